@@ -1,0 +1,100 @@
+"""greenq: background jobs on greenlets, with the API of Dramatiq.
+
+The front door. A producer that imports it gets actors, messages and the contracts,
+and neither gevent nor any broker's client: those come with what needs them. Worker is
+loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .broker import Broker, Consumer, MessageProxy, get_broker, set_broker
+from .encoder import Encoder, JSONEncoder, PickleEncoder
+from .errors import (
+    ActorNotFound,
+    BrokerConnectionError,
+    BrokerError,
+    ConnectionClosed,
+    ConnectionError,
+    ConnectionFailed,
+    DecodeError,
+    GreenqError,
+    Interrupt,
+    MessageTooLarge,
+    MiddlewareError,
+    QueueJoinTimeout,
+    QueueNotFound,
+    RateLimitExceeded,
+    ResultError,
+    ResultFailure,
+    ResultMissing,
+    ResultTimeout,
+    Retry,
+    Shutdown,
+    SkipMessage,
+    StorageError,
+    TimeLimitExceeded,
+)
+from .logging import get_logger
+from .message import Message, get_encoder, set_encoder
+from .middleware import Middleware
+
+# Last, and by assignment, because `actor` is also the name of a submodule: whatever imports
+# that submodule first would leave the module under the decorator's name.
+from .actor import Actor, actor  # isort: skip
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Actor",
+    "ActorNotFound",
+    "Broker",
+    "BrokerConnectionError",
+    "BrokerError",
+    "ConnectionClosed",
+    "ConnectionError",
+    "ConnectionFailed",
+    "Consumer",
+    "DecodeError",
+    "Encoder",
+    "GreenqError",
+    "Interrupt",
+    "JSONEncoder",
+    "Message",
+    "MessageProxy",
+    "MessageTooLarge",
+    "Middleware",
+    "MiddlewareError",
+    "PickleEncoder",
+    "QueueJoinTimeout",
+    "QueueNotFound",
+    "RateLimitExceeded",
+    "ResultError",
+    "ResultFailure",
+    "ResultMissing",
+    "ResultTimeout",
+    "Retry",
+    "Shutdown",
+    "SkipMessage",
+    "StorageError",
+    "TimeLimitExceeded",
+    "Worker",
+    "actor",
+    "get_broker",
+    "get_encoder",
+    "get_logger",
+    "set_broker",
+    "set_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Worker":
+        from .worker import Worker
+
+        return Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,215 @@
+"""Actors: functions that can be called now, or sent as messages and run by a worker."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from .broker import get_broker
+from .errors import GreenqError
+from .logging import get_logger
+from .message import Message
+from .names import check_queue_name
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    from .broker import Broker
+else:
+    try:
+        from typing import ParamSpec
+    except ImportError:  # pragma: no cover
+        from typing_extensions import ParamSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Actor(Generic[P, R]):
+    """A function together with how it is to be run. Calling it runs the function in place.
+
+    Parameters:
+      fn(Callable): The function.
+      broker(Broker): The broker it is bound to.
+      actor_name(str): Its name, by which messages find it.
+      queue_name(str): Its queue.
+      priority(int): Lower runs first.
+      options(dict): Options for the broker and the middleware.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        broker: Broker,
+        actor_name: str,
+        queue_name: str,
+        priority: int,
+        options: dict[str, Any],
+    ) -> None:
+        self.logger = get_logger(fn.__module__ or "_", actor_name)
+        self.fn = fn
+        self.broker = broker
+        self.actor_name = actor_name
+        self.queue_name = queue_name
+        self.priority = priority
+        self.options = options
+        self.__name__ = getattr(fn, "__name__", actor_name)
+        self.__qualname__ = getattr(fn, "__qualname__", actor_name)
+        self.__doc__ = fn.__doc__
+        self.__module__ = fn.__module__
+        self.__wrapped__ = fn
+        broker.declare_actor(self)
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message[R]:
+        """A message that calls this actor with these arguments, not yet sent."""
+        return self.message_with_options(args=args, kwargs=kwargs)
+
+    def message_with_options(
+        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> Message[R]:
+        """A message with options for the broker and the middleware, not yet sent."""
+        for name in ("on_success", "on_failure"):
+            if name in options:
+                options[name] = _actor_name(name, options[name])
+        return Message(
+            queue_name=self.queue_name,
+            actor_name=self.actor_name,
+            args=tuple(args),
+            kwargs=kwargs or {},
+            options=options,
+        )
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Message[R]:
+        """Enqueue a call of this actor. May switch: waits for the broker's answer."""
+        return self.send_with_options(args=args, kwargs=kwargs)
+
+    def send_with_options(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | int | None = None,
+        **options: Any,
+    ) -> Message[R]:
+        """Enqueue a call of this actor with options. May switch.
+
+        Parameters:
+          args(tuple): Positional arguments.
+          kwargs(dict): Keyword arguments.
+          delay(int | timedelta): Milliseconds from now before which it must not run.
+          **options: Options for the broker and the middleware; not checked.
+        """
+        if isinstance(delay, timedelta):
+            delay = int(delay.total_seconds() * 1000)
+        message = self.message_with_options(args=args, kwargs=kwargs, **options)
+        return self.broker.enqueue(message, delay=delay)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.logger.isEnabledFor(10):  # DEBUG; the common case, at full speed
+            return self.fn(*args, **kwargs)
+        self.logger.debug("Received args=%r kwargs=%r.", args, kwargs)
+        start = time.perf_counter()
+        try:
+            return self.fn(*args, **kwargs)
+        finally:
+            self.logger.debug("Completed after %.02fms.", (time.perf_counter() - start) * 1000)
+
+    def __repr__(self) -> str:
+        return f"Actor({self.fn!r}, queue_name={self.queue_name!r}, actor_name={self.actor_name!r})"
+
+    def __str__(self) -> str:
+        return f"Actor({self.actor_name})"
+
+
+class ActorDecorator(Protocol):
+    """What ``actor(...)`` with options gives."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]]) -> Actor[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R]) -> Actor[P, R]: ...
+    def __call__(self, fn: Any) -> Any: ...
+
+
+@overload
+def actor(fn: Callable[P, Awaitable[R]]) -> Actor[P, R]: ...
+@overload
+def actor(fn: Callable[P, R]) -> Actor[P, R]: ...
+@overload
+def actor(
+    *,
+    actor_class: Callable[..., Actor[Any, Any]] = ...,
+    actor_name: str | None = ...,
+    queue_name: str = ...,
+    priority: int = ...,
+    broker: Broker | None = ...,
+    **options: Any,
+) -> ActorDecorator: ...
+def actor(
+    fn: Callable[..., Any] | None = None,
+    *,
+    actor_class: Callable[..., Any] = Actor,
+    actor_name: str | None = None,
+    queue_name: str = "default",
+    priority: int = 0,
+    broker: Broker | None = None,
+    **options: Any,
+) -> Any:
+    """Declare an actor.
+
+    Parameters:
+      fn(Callable): The function.
+      actor_class(Callable): What makes the actor. Default: Actor.
+      actor_name(str): Default: the function's name, without its module.
+      queue_name(str): Default: "default".
+      priority(int): Lower runs first. Default: 0.
+      broker(Broker): Default: the global broker as it is now; set_broker() later does not move it.
+      **options: What the broker's middleware knows; see ``broker.actor_options``.
+
+    Raises:
+      ValueError: The queue's name, the actor's name or an option is not acceptable.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Any:
+        if inspect.iscoroutinefunction(fn):
+            raise GreenqError(
+                f"{fn.__qualname__} is an async function, which this version cannot run: declare a plain "
+                "function. It may block as it likes, since each job has a greenlet of its own."
+            )
+        name = actor_name or fn.__name__
+        check_queue_name(queue_name)
+        chosen = broker or get_broker()
+        if name in chosen.actors:
+            raise ValueError(
+                f"An actor named {name!r} is already declared (in module {chosen.actors[name].fn.__module__}). "
+                "Give one of them another actor_name."
+            )
+        _check_options(name, options, chosen)
+        return actor_class(
+            fn, actor_name=name, queue_name=queue_name, priority=priority, broker=chosen, options=dict(options)
+        )
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _check_options(name: str, options: dict[str, Any], broker: Broker) -> None:
+    unknown = sorted(options.keys() - broker.actor_options)
+    if unknown:
+        raise ValueError(
+            f"Actor {name!r} has options that no middleware of its broker knows: {', '.join(unknown)}. Is a "
+            "middleware missing? It has to be added to the broker before the actors are declared. "
+            f"Known are: {', '.join(sorted(broker.actor_options)) or 'none'}."
+        )
+
+
+def _actor_name(option: str, value: object) -> str:
+    """The name in an option that takes an actor or its name."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Actor):
+        return value.actor_name
+    raise TypeError(f"{option} has to be an actor or the name of one, not {type(value).__name__}.")

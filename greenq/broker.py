@@ -1,0 +1,572 @@
+"""The contracts between producers, brokers and workers.
+
+Broker stores messages, Consumer hands them out, MessageProxy is a message that was
+handed out. Concrete brokers live in brokers/ and are never imported here, but for
+the default broker, which is looked for only when it is needed (see default_broker.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .clock import now_ms
+from .errors import ActorNotFound, MiddlewareError
+from .logging import get_logger
+from .message import Message
+from .names import canonical_queue_name, delay_queue_name
+from .verdict import Action, Envelope, Verdict
+
+if TYPE_CHECKING:
+    from .actor import Actor
+    from .middleware import Middleware
+
+_global_broker: Broker | None = None
+_global_broker_lock = threading.Lock()
+
+
+def get_broker() -> Broker:
+    """The global broker; the default one is made if none was set.
+
+    The default is what the environment variable GREENQ_BROKER_URL names; if it is unset,
+    RabbitMQ where pika is installed, else Redis where redis is installed, else the
+    embedded broker with its file greenq.db in the current directory.
+    """
+    global _global_broker
+    if _global_broker is None:
+        with _global_broker_lock:
+            if _global_broker is None:
+                from .default_broker import make_default_broker
+
+                _global_broker = make_default_broker()
+    return _global_broker
+
+
+def set_broker(broker: Broker) -> None:
+    """Make this the global broker: of actors declared from now on, not of earlier ones."""
+    global _global_broker
+    _global_broker = broker
+
+
+class Broker:
+    """Base class of brokers.
+
+    A subclass stores envelopes (``write``) and hands them out (``consume``); enqueueing, its
+    hooks and its limits are here. A broker that implements ``enqueue`` itself, as the API
+    reference has it, works as well.
+
+    Parameters:
+      middleware(list[Middleware]): All the middleware, in order. Default: ``default_middleware``.
+
+    Attributes:
+      actors(dict[str, Actor]): By name.
+      queues(dict[str, Any]): By canonical name.
+      delay_queues(set[str]): Names of the delay queues.
+      actor_options(set[str]): The options that actors may be declared with.
+      middleware(list[Middleware]): In the order in which before-hooks run.
+    """
+
+    #: Whether delayed messages wait inside the broker. Where they do not, the worker
+    #: consumes the delay queues and holds what is not due.
+    holds_delays: ClassVar[bool] = False
+
+    #: Whether other processes can consume what this one enqueues.
+    shared: ClassVar[bool] = True
+
+    def __init__(self, middleware: list[Middleware] | None = None) -> None:
+        self.logger: logging.Logger = get_logger(__name__, type(self))
+        self.actors: dict[str, Actor[Any, Any]] = {}
+        self.queues: dict[str, Any] = {}
+        self.delay_queues: set[str] = set()
+        self.actor_options: set[str] = set()
+        self.middleware: list[Middleware] = []
+        self._hooks: dict[str, tuple[Callable[..., Any], ...]] = {}
+        self._hooks_of: list[Middleware] = []
+        if middleware is None:
+            from .middleware import default_middleware
+
+            middleware = [make() for make in default_middleware]
+        for each in middleware:
+            self.add_middleware(each)
+
+    # -- middleware and hooks
+
+    def add_middleware(
+        self,
+        middleware: Middleware,
+        *,
+        before: type[Middleware] | None = None,
+        after: type[Middleware] | None = None,
+    ) -> None:
+        """Add a middleware at the end, or before or after the one of a given class.
+
+        It is told at once of every actor and queue that is already declared.
+
+        Raises:
+          ValueError: There is none of the class given as before or after.
+        """
+        assert not (before and after), "give add_middleware() either before or after, not both"
+        for present in self.middleware:
+            if isinstance(middleware, type(present)) or isinstance(present, type(middleware)):
+                self.logger.warning("A second middleware of class %s was added.", type(middleware).__name__)
+                break
+        self.middleware.insert(self._position(before, after), middleware)
+        self.actor_options |= set(middleware.actor_options)
+        for actor in list(self.actors.values()):
+            middleware.after_declare_actor(self, actor)
+        for queue_name in list(self.queues):
+            middleware.after_declare_queue(self, queue_name)
+        for queue_name in sorted(self.delay_queues):
+            middleware.after_declare_delay_queue(self, queue_name)
+
+    def _position(self, before: type[Middleware] | None, after: type[Middleware] | None) -> int:
+        wanted = before or after
+        if wanted is None:
+            return len(self.middleware)
+        for index, present in enumerate(self.middleware):
+            if isinstance(present, wanted):
+                return index if before else index + 1
+        raise ValueError(
+            f"There is no {wanted.__name__} among the broker's middleware to place another one next to: "
+            f"it has {', '.join(type(each).__name__ for each in self.middleware) or 'none'}."
+        )
+
+    def hooks(self, name: str) -> tuple[Callable[..., Any], ...]:
+        """The middleware's own implementations of a hook, in calling order.
+
+        Resolved once for each state of the middleware list: calling a dozen hooks that do
+        nothing was a fifth of the time of a short job.
+        """
+        if self._hooks_of != self.middleware:
+            self._hooks = {}
+            self._hooks_of = list(self.middleware)
+        found = self._hooks.get(name)
+        if found is None:
+            from .middleware import Middleware
+
+            inherited = getattr(Middleware, name)
+            hooks = [getattr(each, name, inherited) for each in self.middleware]
+            own = [hook for hook in hooks if getattr(hook, "__func__", hook) is not inherited]
+            found = self._hooks[name] = tuple(own if name.startswith("before_") else reversed(own))
+        return found
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last.
+
+        Raises:
+          MiddlewareError: From the first hook that raises one; the rest is not called.
+            Other exceptions are logged, and the next hook is called.
+        """
+        for hook in self.hooks("before_" + signal):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self._log_failed_hook(hook)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first. Exceptions are logged."""
+        for hook in self.hooks("after_" + signal):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self._log_failed_hook(hook)
+
+    def _log_failed_hook(self, hook: Callable[..., Any]) -> None:
+        name = getattr(hook, "__qualname__", repr(hook))
+        self.logger.critical("Middleware hook %s raised an exception.", name, exc_info=True)
+
+    # -- actors and queues
+
+    def declare_actor(self, actor: Actor[Any, Any]) -> None:
+        """Declare an actor and its queue."""
+        self.emit_before("declare_actor", actor)
+        self.declare_queue(actor.queue_name)
+        self.actors[actor.actor_name] = actor
+        self.emit_after("declare_actor", actor)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue and its delay queue. A second time it does nothing.
+
+        Declaring is local: nothing is created on a server by it.
+        """
+        queue_name = canonical_queue_name(queue_name)
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        self._add_queue(queue_name)
+        self.emit_after("declare_queue", queue_name)
+        self.delay_queues.add(delay_queue_name(queue_name))
+        self.emit_after("declare_delay_queue", delay_queue_name(queue_name))
+
+    def _add_queue(self, queue_name: str) -> None:
+        self.queues[queue_name] = None
+
+    def get_actor(self, actor_name: str) -> Actor[Any, Any]:
+        """The actor of this name.
+
+        Raises:
+          ActorNotFound: It was never declared.
+        """
+        try:
+            return self.actors[actor_name]
+        except KeyError:
+            raise ActorNotFound(
+                f"No actor named {actor_name!r} is declared. A worker knows the actors of the modules "
+                f"given on its command line: add the module that declares {actor_name!r}, or check its name."
+            ) from None
+
+    def get_declared_actors(self) -> set[str]:
+        """The names of all actors declared so far."""
+        return set(self.actors)
+
+    def get_declared_queues(self) -> set[str]:
+        """The names of all queues declared so far."""
+        return set(self.queues)
+
+    def get_declared_delay_queues(self) -> set[str]:
+        """The names of all delay queues declared so far."""
+        return set(self.delay_queues)
+
+    # -- the producer's side
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Store a message; return it as it was stored (a delayed one is a copy).
+
+        Parameters:
+          message(Message): The message.
+          delay(int): Milliseconds from now before which it must not run. Default: none.
+
+        Raises:
+          MiddlewareError: A hook refused it; nothing was stored.
+          MessageTooLarge: It passes the limits; nothing was stored.
+          ConnectionError: The broker did not confirm; see the broker for what that means.
+
+        May switch: waits for the broker's answer.
+        """
+        envelope = self.prepare(message, delay=delay)
+        self.write([envelope])
+        self.emit_after("enqueue", envelope.message, envelope.delay)
+        return envelope.message
+
+    def prepare(self, message: Message[Any], *, delay: int | None = None) -> Envelope:
+        """Make a message ready to be stored, calling the hooks ``before_enqueue``.
+
+        Raises:
+          MiddlewareError: A hook refused it.
+          MessageTooLarge: It passes the limits.
+        """
+        queue_name = canonical_queue_name(message.queue_name)
+        due_ms = None
+        if delay is not None:
+            delay = _milliseconds(delay)
+            due_ms = now_ms() + delay
+            message = message.copy(queue_name=delay_queue_name(queue_name), options={"eta": due_ms})
+        elif "eta" in message.options:
+            due_ms = read_eta(message, self.logger)
+        self.emit_before("enqueue", message, delay)
+        return Envelope(message, message.encode(), queue_name, self._priority(message), delay, due_ms)
+
+    def _priority(self, message: Message[Any]) -> int:
+        # One meaning on every broker: lower first. An actor's priority has it that way
+        # already; the message's own broker_priority counts the other way, as RabbitMQ does.
+        own = message.options.get("broker_priority")
+        if own is not None:
+            return -int(own)
+        actor = self.actors.get(message.actor_name)
+        return 0 if actor is None else actor.priority
+
+    def write(self, envelopes: Sequence[Envelope]) -> None:
+        """Store these messages, all of them or none. Calls no hooks.
+
+        Raises:
+          ConnectionError: The broker did not confirm.
+
+        May switch.
+        """
+        raise NotImplementedError
+
+    # -- the worker's side
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:
+        """A consumer of a queue.
+
+        Parameters:
+          queue_name(str): The queue.
+          prefetch(int): The most messages that it may hold unacknowledged.
+          timeout(int): Milliseconds after which an idle ``next()`` answers None.
+
+        Raises:
+          QueueNotFound: The queue was never declared.
+        """
+        raise NotImplementedError
+
+    @property
+    def worker_id(self) -> str | None:
+        """The id under which this process holds messages now; None if it consumes nothing."""
+        return None
+
+    def take_back(self, worker_id: str) -> int:
+        """Return what a dead worker holds to its queues; answer how many messages that were.
+
+        Parameters:
+          worker_id(str): Of a worker that is known to be dead.
+
+        May switch. Brokers that notice deaths themselves do nothing here.
+        """
+        return 0
+
+    def close(self) -> None:
+        """Close connections and end what runs in the background."""
+
+    # -- for tests and operators
+
+    def flush(self, queue_name: str) -> None:
+        """Drop all messages of a queue: waiting, delayed and dead ones."""
+        raise NotImplementedError
+
+    def flush_all(self) -> None:
+        """Drop all messages of all declared queues."""
+        raise NotImplementedError
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until all messages of a queue have been processed. Meant for tests.
+
+        Parameters:
+          queue_name(str): The queue.
+          timeout(int): Milliseconds. Default: no limit.
+
+        Raises:
+          QueueJoinTimeout: They were not in time.
+
+        May switch.
+        """
+        raise NotImplementedError
+
+
+class Consumer:
+    """Hands out the messages of one queue and takes back what became of them.
+
+    A consumer written to the API reference implements ``__next__``, ``ack``, ``nack``,
+    ``requeue`` and ``close``. One that can do better overrides ``wait``, ``fetch`` and
+    ``complete``: they are what the worker calls.
+    """
+
+    #: The most messages that one fetch is asked for.
+    batch_size: ClassVar[int] = 1
+
+    #: Whether ``complete`` stores a verdict's follow-ups in the same step. Where it does
+    #: not, they are enqueued before the verdict is handed over.
+    writes_follow_ups: ClassVar[bool] = False
+
+    def __iter__(self) -> Iterator[MessageProxy | None]:
+        return self
+
+    def __next__(self) -> MessageProxy | None:
+        """The next message, or None if none came within the consumer's timeout."""
+        raise NotImplementedError
+
+    def ack(self, message: MessageProxy) -> None:
+        """Remove a message that has been processed."""
+        raise NotImplementedError
+
+    def nack(self, message: MessageProxy) -> None:
+        """Move a message to the dead letters."""
+        raise NotImplementedError
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Return unacknowledged messages to the queue."""
+
+    def close(self) -> None:
+        """Let go of what the consumer uses."""
+
+    # -- in batches
+
+    def wait(self) -> bool:
+        """Wait, holding nothing, until there may be something to fetch.
+
+        Returns False if the consumer's timeout passed, or ``wake`` was called. May switch.
+        """
+        return True
+
+    def wake(self) -> None:
+        """End a ``wait`` that is under way. May be called from any thread."""
+
+    def fetch(self, count: int) -> list[MessageProxy]:
+        """Fetch up to ``count`` messages, without waiting where the broker can tell.
+
+        Bytes that are no message come as an Undecodable. May switch.
+        """
+        # One at a time, because a second __next__ could wait while it holds the first.
+        message = next(self)
+        return [] if message is None else [message]
+
+    def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Write what became of these messages; return the verdicts that were refused.
+
+        A verdict is refused if the broker has given the message to somebody else in the
+        meantime. A verdict that was already written may be written again.
+
+        Raises:
+          ConnectionError: Nothing is known of any of them; try again.
+
+        May switch.
+        """
+        requeued = []
+        for verdict in verdicts:
+            if verdict.action is Action.ACK:
+                self.ack(verdict.message)
+            elif verdict.action is Action.NACK:
+                self.nack(verdict.message)
+            else:
+                requeued.append(verdict.message)
+        if requeued:
+            self.requeue(requeued)
+        return ()
+
+
+class MessageProxy:
+    """A message as a consumer handed it out. Unknown attributes are the message's own.
+
+    Parameters:
+      message(Message): The message.
+
+    Attributes:
+      failed(bool): Whether it is to be moved to the dead letters.
+    """
+
+    #: Milliseconds that the actor may run; None for no limit. Set by TimeLimit.
+    time_limit_ms: float | None = None
+    #: Whether the actor is told when its worker stops. Set by ShutdownNotifications.
+    notify_shutdown: bool = False
+    #: Why the message failed, if a middleware said so.
+    reason: str | None = None
+
+    def __init__(self, message: Message[Any]) -> None:
+        self.failed = False
+        self._message = message
+        self._exception: BaseException | None = None
+        self._released: int | None = None
+        self._follow_ups: list[tuple[Message[Any], int | None]] | None = None
+
+    @property
+    def message(self) -> Message[Any]:
+        """The message itself."""
+        return self._message
+
+    def fail(self, reason: str | None = None) -> None:
+        """Mark the message for the dead letters.
+
+        Parameters:
+          reason(str): For whoever reads them. Default: the exception's type and text.
+        """
+        self.failed = True
+        if reason is not None:
+            self.reason = reason
+
+    def release(self, delay: int, options: dict[str, Any] | None = None) -> None:
+        """Ask for another attempt instead of an ack: the message is replaced by itself.
+
+        Parameters:
+          delay(int): Milliseconds until then.
+          options(dict): Message options to set on it.
+        """
+        self._message.options.update(options or {})
+        self._released = delay
+
+    def follow_up(self, message: Message[Any], delay: int | None = None) -> None:
+        """Have this message enqueued in the same step in which this one is settled.
+
+        Parameters:
+          message(Message): What comes next.
+          delay(int): Milliseconds. Default: none.
+        """
+        if self._follow_ups is None:
+            self._follow_ups = []
+        self._follow_ups.append((message, delay))
+
+    def stuff_exception(self, exception: BaseException) -> None:
+        """Keep the exception that the actor raised, while the message is processed."""
+        self._exception = exception
+
+    def clear_exception(self) -> None:
+        """Forget it again: an exception keeps every frame it passed alive."""
+        self._exception = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what is not found on the proxy. Underscored names are never the
+        # message's, and looking _message up here would recurse while unpickling.
+        if name.startswith("__") or name == "_message":
+            raise AttributeError(name)
+        return getattr(self._message, name)
+
+    def __str__(self) -> str:
+        return str(self._message)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._message!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, MessageProxy):
+            return self._message == other._message
+        return self._message == other
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self._message < getattr(other, "_message", other))
+
+    # Identity, so that proxies can be kept in sets although messages cannot.
+    __hash__ = object.__hash__
+
+
+class Undecodable(MessageProxy):
+    """Bytes from a queue that are no message. They go to the dead letters as they are.
+
+    Parameters:
+      queue_name(str): Where they were.
+      payload(bytes): The bytes.
+      error(BaseException): Why they are no message.
+    """
+
+    def __init__(self, queue_name: str, payload: bytes, error: BaseException) -> None:
+        super().__init__(Message(queue_name, "", (), {}, {}, message_id=""))
+        self.payload = payload
+        self.stuff_exception(error)
+        self.fail(str(error))
+
+
+def read_eta(message: Message[Any], logger: logging.Logger) -> int | None:
+    """When a message that carries an ``eta`` is due, in Unix milliseconds; None if at once.
+
+    An eta that is no number (from another language, say) means at once, with a warning.
+    """
+    eta = message.options.get("eta")
+    if isinstance(eta, (int, float)) and not isinstance(eta, bool) and abs(eta) < 2**53:
+        return int(eta)
+    if eta is not None:
+        logger.warning(
+            "The eta of message %s is %.80r instead of a number: it is due now.", message.message_id, eta
+        )
+    return None
+
+
+def without_eta(message: Message[Any]) -> Message[Any]:
+    """A message that is due: on its real queue, and without its eta."""
+    options = {name: value for name, value in message.options.items() if name != "eta"}
+    return message._replace(queue_name=canonical_queue_name(message.queue_name), options=options)
+
+
+def _milliseconds(delay: Any) -> int:
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds() * 1000
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)) or delay < 0 or delay != delay:
+        raise ValueError(f"A delay is a number of milliseconds, 0 or more, not {delay!r}.")
+    if delay > _LONGEST_DELAY_MS:
+        raise ValueError(f"A delay of {delay!r} ms is more than a thousand years. Delays are in milliseconds.")
+    return int(delay)
+
+
+_LONGEST_DELAY_MS = 1000 * 366 * 24 * 3600 * 1000

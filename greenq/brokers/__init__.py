@@ -1,0 +1,1 @@
+"""The brokers. Each is a room of its own and knows no other one."""

@@ -1,0 +1,195 @@
+"""Every exception greenq raises, in one tree.
+
+    Exception
+    +-- GreenqError
+    |   +-- DecodeError                 bytes that are no message
+    |   +-- MessageTooLarge             too many bytes, or nested too deeply
+    |   +-- QueueJoinTimeout
+    |   +-- RateLimitExceeded
+    |   +-- Retry                       raised by an actor that wants another try
+    |   +-- BrokerError
+    |   |   +-- ActorNotFound
+    |   |   +-- QueueNotFound
+    |   |   +-- ConnectionError         also named BrokerConnectionError
+    |   |       +-- ConnectionClosed    a connection broke while it was in use
+    |   |       +-- ConnectionFailed    a connection could not be opened
+    |   |       +-- StorageError        the embedded broker's file failed
+    |   +-- ResultError
+    |       +-- ResultMissing
+    |       +-- ResultTimeout
+    |       +-- ResultFailure
+    +-- MiddlewareError                 raised by a hook to veto what is under way
+        +-- SkipMessage
+
+    BaseException
+    +-- Interrupt                       raised inside a running actor from outside
+        +-- TimeLimitExceeded
+        +-- Shutdown
+
+Imports nothing of greenq, so that every room may import it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "ActorNotFound",
+    "BrokerConnectionError",
+    "BrokerError",
+    "ConnectionClosed",
+    "ConnectionError",
+    "ConnectionFailed",
+    "DecodeError",
+    "GreenqError",
+    "Interrupt",
+    "MessageTooLarge",
+    "MiddlewareError",
+    "QueueJoinTimeout",
+    "QueueNotFound",
+    "RateLimitExceeded",
+    "ResultError",
+    "ResultFailure",
+    "ResultMissing",
+    "ResultTimeout",
+    "Retry",
+    "Shutdown",
+    "SkipMessage",
+    "StorageError",
+    "TimeLimitExceeded",
+]
+
+
+class GreenqError(Exception):
+    """Base class of greenq's errors.
+
+    Parameters:
+      message(str): What happened, to what, and what to do next.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return str(self.message) or repr(self.message)
+
+
+class DecodeError(GreenqError):
+    """Bytes could not be read as a message.
+
+    Attributes:
+      data(bytes): The bytes as they came.
+      error(BaseException | None): The cause.
+    """
+
+    def __init__(self, message: str, data: Any, error: BaseException | None) -> None:
+        super().__init__(message)
+        self.data = data
+        self.error = error
+
+
+class MessageTooLarge(GreenqError):
+    """A message is larger, or nested more deeply, than brokers accept."""
+
+
+class QueueJoinTimeout(GreenqError):
+    """A queue did not become empty in the time given to ``join``."""
+
+
+class RateLimitExceeded(GreenqError):
+    """A rate limiter refused."""
+
+
+class Retry(GreenqError):
+    """Raised by an actor that wants to be run again; not logged as an error.
+
+    Parameters:
+      message(str): Why. Default: empty.
+      delay(int): Milliseconds until the next attempt. Default: the usual backoff.
+    """
+
+    def __init__(self, message: str = "", delay: int | None = None) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class BrokerError(GreenqError):
+    """Base class of what a broker may raise."""
+
+
+class ActorNotFound(BrokerError):
+    """No actor of that name is declared on the broker."""
+
+
+class QueueNotFound(BrokerError):
+    """No queue of that name is declared on the broker."""
+
+
+class ConnectionError(BrokerError):
+    """Base class of troubles with the connection to a broker."""
+
+
+#: The later name of the same class; both are part of the reference.
+BrokerConnectionError = ConnectionError
+
+
+class ConnectionClosed(ConnectionError):
+    """A connection broke while it was in use."""
+
+
+class ConnectionFailed(ConnectionError):
+    """A connection could not be opened."""
+
+
+class StorageError(ConnectionError):
+    """The embedded broker's file could not be read or written."""
+
+
+class ResultError(GreenqError):
+    """Base class of what reading a result may raise."""
+
+
+class ResultMissing(ResultError):
+    """There is no result yet, or not any more."""
+
+
+class ResultTimeout(ResultError):
+    """No result came in the time given."""
+
+
+class ResultFailure(ResultError):
+    """The result is a failure: the actor raised.
+
+    Attributes:
+      orig_exc_type(str): Class name of the exception that the actor raised.
+      orig_exc_msg(str): Its text.
+    """
+
+    def __init__(self, message: str = "", orig_exc_type: str = "", orig_exc_msg: str = "") -> None:
+        super().__init__(message)
+        self.orig_exc_type = orig_exc_type
+        self.orig_exc_msg = orig_exc_msg
+
+
+class MiddlewareError(Exception):
+    """Raised by a before-hook to refuse what is under way (an enqueue, a message)."""
+
+
+class SkipMessage(MiddlewareError):
+    """Raised by a ``before_process_message`` hook: the actor does not run."""
+
+
+class Interrupt(BaseException):
+    """Base class of what is raised inside a running actor from outside.
+
+    Not an Exception, so that ``except Exception`` in an actor does not swallow it.
+    """
+
+
+class TimeLimitExceeded(Interrupt):
+    """The actor ran longer than its time limit."""
+
+
+class Shutdown(Interrupt):
+    """The worker is stopping."""

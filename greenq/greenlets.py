@@ -1,0 +1,149 @@
+"""Our words for gevent: what runtime.py asks for, in a process that gevent has patched.
+
+Everything of ours takes gevent from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event as GeventEvent
+from gevent.hub import Waiter
+from gevent.monkey import get_original
+from gevent.queue import SimpleQueue
+from greenlet import getcurrent
+
+_start_new_thread = get_original("_thread", "start_new_thread")
+_allocate_lock = get_original("_thread", "allocate_lock")
+_get_ident = get_original("_thread", "get_ident")
+
+
+class _Event:
+    """gevent's event, which may also be set by another thread of the process."""
+
+    def __init__(self) -> None:
+        self._event = GeventEvent()
+        self._hub = gevent.get_hub()
+        self._thread = _get_ident()
+        self.clear = self._event.clear
+        self.is_set = self._event.is_set
+        self.wait = self._event.wait
+
+    def set(self) -> None:
+        if _get_ident() == self._thread:
+            self._event.set()
+        else:
+            # gevent's own way across threads takes locks that a busy hub may hold.
+            self._hub.loop.run_callback_threadsafe(self._event.set)
+
+
+class _Task:
+    def __init__(self, greenlet: gevent.Greenlet[..., Any]) -> None:
+        self._greenlet = greenlet
+
+    def join(self, timeout: float | None = None) -> bool:
+        self._greenlet.join(timeout)
+        return self._greenlet.ready()
+
+
+class _Timer:
+    def __init__(self, seconds: float, call: Callable[[], Any]) -> None:
+        self._timer = gevent.get_hub().loop.timer(seconds)
+        self._timer.start(call)
+
+    def cancel(self) -> None:
+        self._timer.close()
+
+
+class _Guard:
+    """Interrupts are thrown by the hub, so only while the greenlet waits for something.
+
+    Between two waits nothing can come in from outside, and leave() does not wait: an
+    interrupt cannot be late.
+    """
+
+    def __init__(self) -> None:
+        self._greenlet = getcurrent()
+        self._inside = False
+
+    def enter(self) -> None:
+        self._inside = True
+
+    def leave(self) -> None:
+        self._inside = False
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        if not self._inside:
+            return False
+        # Not thrown from here: the caller would only go on once the other one waits again.
+        gevent.get_hub().loop.run_callback(self._throw, exception)
+        return True
+
+    def _throw(self, exception: type[BaseException]) -> None:
+        if self._inside and not self._greenlet.dead:
+            self._greenlet.throw(exception)
+
+
+class _Request:
+    __slots__ = ("_waiter", "hub", "is_answered")
+
+    def __init__(self) -> None:
+        self.hub = gevent.get_hub()
+        self.is_answered = False
+        self._waiter: Any = None
+
+    def wait(self) -> None:
+        if not self.is_answered:
+            self._waiter = Waiter(self.hub)
+            self._waiter.get()
+
+    def answer(self) -> None:
+        self.is_answered = True
+        if self._waiter is not None:
+            self._waiter.switch(None)
+
+
+def _answer_all(requests: list[_Request]) -> None:
+    for request in requests:
+        request.answer()
+
+
+class GreenletRuntime:
+    name = "greenlets"
+    most_slots: int | None = None
+
+    def spawn(self, run: Callable[[], Any], *, name: str) -> _Task:
+        greenlet = gevent.Greenlet(run)
+        greenlet.name = name  # type: ignore[misc]
+        greenlet.start()
+        return _Task(greenlet)
+
+    event = staticmethod(_Event)
+    queue = staticmethod(SimpleQueue)
+    lock = staticmethod(contextlib.nullcontext)
+    guard = staticmethod(_Guard)
+    call_later = staticmethod(_Timer)
+    sleep = staticmethod(gevent.sleep)
+    request = staticmethod(_Request)
+
+    def answer(self, requests: list[_Request]) -> None:
+        # One wake-up of the hub for all of them. Nearly always there is one hub; a call from
+        # a pool's thread has a hub of its own.
+        by_hub: dict[int, list[_Request]] = {}
+        for request in requests:
+            by_hub.setdefault(id(request.hub), []).append(request)
+        for group in by_hub.values():
+            loop = group[0].hub.loop
+            if loop is not None:
+                loop.run_callback_threadsafe(_answer_all, group)
+
+    def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
+        _start_new_thread(run, ())
+
+    native_lock = staticmethod(_allocate_lock)
+
+
+runtime = GreenletRuntime()

@@ -1,0 +1,248 @@
+"""What a task is: a message for an actor, and its form on the wire.
+
+Does not know brokers. The wire format is a contract with other languages: a JSON
+object of exactly the seven fields below, see docs/wire-format.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar, Generic, TypeVar
+
+from .clock import now_ms
+from .encoder import Encoder, JSONEncoder
+from .errors import DecodeError, MessageTooLarge
+
+R = TypeVar("R")
+
+#: The largest message, in encoded bytes. Brokers move whole messages, often: larger
+#: data belongs in a store of its own, with its key in the message.
+MAX_MESSAGE_BYTES = 1024 * 1024
+#: The deepest nesting of lists and dicts, the message's own object included. Far below
+#: where decoders run out of stack.
+MAX_MESSAGE_DEPTH = 64
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+_global_encoder: Encoder = JSONEncoder()
+
+
+def get_encoder() -> Encoder:
+    """The encoder that all messages use."""
+    return _global_encoder
+
+
+def set_encoder(encoder: Encoder) -> None:
+    """Use this encoder for all messages from now on.
+
+    Parameters:
+      encoder(Encoder): Producers and workers must use the same one.
+    """
+    global _global_encoder
+    _global_encoder = encoder
+
+
+def generate_unique_id() -> str:
+    """A new message id."""
+    return str(uuid.uuid4())
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Message(Generic[R]):
+    """A task: which actor to call, on which queue, with what.
+
+    Parameters:
+      queue_name(str): The queue.
+      actor_name(str): The actor.
+      args(tuple): Positional arguments.
+      kwargs(dict): Keyword arguments.
+      options(dict): Options for the broker and the middleware, plain and mutable.
+      message_id(str): Stays the same over all attempts. Default: a new UUID.
+      message_timestamp(int): Unix time in milliseconds at which the message was built.
+    """
+
+    queue_name: str
+    actor_name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    message_id: str = dataclasses.field(default_factory=generate_unique_id)
+    message_timestamp: int = dataclasses.field(default_factory=now_ms)
+
+    # The names of the time when messages were named tuples, still in use.
+    _fields: ClassVar[tuple[str, ...]] = (
+        "queue_name",
+        "actor_name",
+        "args",
+        "kwargs",
+        "options",
+        "message_id",
+        "message_timestamp",
+    )
+    _field_defaults: ClassVar[dict[str, Any]] = {}
+
+    __hash__ = None  # type: ignore[assignment] # options is mutable
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, tuple):
+            object.__setattr__(self, "args", tuple(self.args))
+
+    def __str__(self) -> str:
+        arguments = [repr(arg) for arg in self.args]
+        arguments += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return f"{self.actor_name}({', '.join(arguments)})"
+
+    @property
+    def message_datetime(self) -> datetime:
+        """message_timestamp as an aware UTC datetime, exact to the millisecond."""
+        # Integer arithmetic: a float of seconds would be off by microseconds.
+        return _EPOCH + timedelta(milliseconds=self.message_timestamp)
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields as a dict. Shallow: options is the same object."""
+        return {name: getattr(self, name) for name in self._fields}
+
+    _asdict = asdict
+
+    def copy(self, **attributes: Any) -> Message[R]:
+        """A copy with these attributes replaced; options are merged into the old ones."""
+        options = attributes.get("options")
+        fields = {**self.__dict__, **attributes, "options": {**self.options, **(options or {})}}
+        return type(self)(**fields)
+
+    def _replace(self, **attributes: Any) -> Message[R]:
+        return dataclasses.replace(self, **attributes)
+
+    def encode(self) -> bytes:
+        """The message as bytes.
+
+        Raises:
+          TypeError: An argument is of a kind that the encoder cannot write.
+          MessageTooLarge: Larger than MAX_MESSAGE_BYTES, or nested too deeply.
+        """
+        try:
+            data = _global_encoder.encode(self.__dict__)
+        except RecursionError as error:
+            raise MessageTooLarge(self._too_deep()) from error
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"A message for actor {self.actor_name!r} cannot be encoded by "
+                f"{type(_global_encoder).__name__}: {error}. Send plain values (numbers, strings, "
+                "lists, dicts), or choose another encoder with set_encoder()."
+            ) from error
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"A message for actor {self.actor_name!r} is {len(data):,} bytes long; at most "
+                f"{MAX_MESSAGE_BYTES:,} are allowed. Store the data elsewhere and send its key."
+            )
+        if _is_too_deep(data):
+            raise MessageTooLarge(self._too_deep())
+        return data
+
+    def _too_deep(self) -> str:
+        return (
+            f"A message for actor {self.actor_name!r} nests lists and dicts more than "
+            f"{MAX_MESSAGE_DEPTH} levels deep. Flatten the data, or store it elsewhere and send its key."
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Message[Any]:
+        """The message in these bytes.
+
+        A missing message_id or message_timestamp is generated.
+
+        Raises:
+          DecodeError: They are no message; says why.
+        """
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise DecodeError(
+                f"The message is {len(data):,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", data, None
+            )
+        if _is_too_deep(data):
+            raise DecodeError(f"The message is nested more than {MAX_MESSAGE_DEPTH} levels deep.", data, None)
+        try:
+            fields = _global_encoder.decode(data)
+        except Exception as error:  # whatever an encoder of the application raises
+            raise DecodeError(f"The message cannot be decoded: {error}.", data, error) from error
+        return cls._from_fields(fields, data)
+
+    @classmethod
+    def _from_fields(cls, fields: Any, data: bytes) -> Message[Any]:
+        try:
+            args = fields["args"]
+            if (
+                type(args) in (list, tuple)
+                and type(fields["kwargs"]) is dict
+                and type(fields["options"]) is dict
+                and type(fields["queue_name"]) is str
+                and type(fields["actor_name"]) is str
+                and type(fields.setdefault("message_id", None) or generate_unique_id()) is str
+                and type(fields.setdefault("message_timestamp", None) or 0) is int
+                and len(fields) == 7
+            ):
+                fields["args"] = tuple(args)
+                if fields["message_id"] is None:
+                    fields["message_id"] = generate_unique_id()
+                if fields["message_timestamp"] is None:
+                    fields["message_timestamp"] = now_ms()
+                # The generated __init__ of a frozen dataclass sets each field by a call of
+                # its own; a worker decodes every message, and this takes a fifth of the time.
+                message = cls.__new__(cls)
+                message.__dict__.update(fields)
+                return message
+        except (KeyError, TypeError, AttributeError):
+            pass
+        raise DecodeError(_what_is_wrong(fields), data, None)
+
+
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "queue_name": (str,),
+    "actor_name": (str,),
+    "args": (list, tuple),
+    "kwargs": (dict,),
+    "options": (dict,),
+    "message_id": (str, type(None)),
+    "message_timestamp": (int, type(None)),
+}
+
+
+def _what_is_wrong(fields: Any) -> str:
+    """Say in which way decoded data is not a message."""
+    if not isinstance(fields, dict):
+        return f"The message is not an object but {type(fields).__name__}."
+    missing = _FIELD_TYPES.keys() - fields.keys() - {"message_id", "message_timestamp"}
+    if missing:
+        return f"The message lacks {', '.join(sorted(missing))}."
+    extra = fields.keys() - _FIELD_TYPES.keys()
+    if extra:
+        return f"The message has unknown fields: {', '.join(sorted(map(str, extra)))[:200]}."
+    for name, types in _FIELD_TYPES.items():
+        if type(fields.get(name)) not in types:
+            expected = " or ".join(kind.__name__ for kind in types if kind is not type(None))
+            return f"The message's {name} is {type(fields[name]).__name__} instead of {expected}."
+    return "The message has an unexpected shape."
+
+
+_BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+
+
+def _is_too_deep(data: bytes) -> bool:
+    """Whether JSON is nested more deeply than MAX_MESSAGE_DEPTH; False for what is no JSON."""
+    # Counting brackets is quick and right for nearly every message; only those with many
+    # of them are looked at closely.
+    if data.count(b"[") + data.count(b"{") <= MAX_MESSAGE_DEPTH or data[:1] not in b"[{":
+        return False
+    depth = 0
+    for match in _BRACKETS_OUTSIDE_STRINGS.finditer(data):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            if depth > MAX_MESSAGE_DEPTH:
+                return True
+        elif token in b"]}":
+            depth -= 1
+    return False

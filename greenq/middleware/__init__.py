@@ -1,0 +1,29 @@
+"""What watches and steers messages on their way. One class, one file."""
+
+from __future__ import annotations
+
+from ..errors import Interrupt, MiddlewareError, Shutdown, SkipMessage, TimeLimitExceeded
+from .age_limit import AgeLimit
+from .current_message import CurrentMessage
+from .middleware import Middleware
+from .retries import Retries
+from .shutdown import ShutdownNotifications
+from .time_limit import TimeLimit
+
+__all__ = [
+    "AgeLimit",
+    "CurrentMessage",
+    "Interrupt",
+    "Middleware",
+    "MiddlewareError",
+    "Retries",
+    "Shutdown",
+    "ShutdownNotifications",
+    "SkipMessage",
+    "TimeLimit",
+    "TimeLimitExceeded",
+    "default_middleware",
+]
+
+#: The middleware of a broker that was given none, in order.
+default_middleware: list[type[Middleware]] = [AgeLimit, TimeLimit, ShutdownNotifications, Retries]

@@ -1,0 +1,165 @@
+"""Failed messages are tried again, later each time."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..backoff import LONGEST_BACKOFF_MS, backoff_ms
+from ..clock import now_ms
+from ..errors import RateLimitExceeded, Retry
+from ..logging import get_logger
+from .middleware import Middleware
+
+if TYPE_CHECKING:
+    from ..actor import Actor
+    from ..broker import Broker, MessageProxy
+    from ..message import Message
+
+DEFAULT_MAX_RETRIES = 20
+DEFAULT_MIN_BACKOFF_MS = 15_000
+_TRACEBACK_FRAMES = 30
+
+RetryWhen = Callable[[int, BaseException], bool]
+
+
+class Retries(Middleware):
+    """Tries failed messages again with exponential backoff.
+
+    Without it a message whose actor raises is simply done. A message that was interrupted
+    because its worker stops is not a failure: it goes back without spending a retry.
+
+    Parameters:
+      max_retries(int): Retries after the first attempt; None for no end. Default: 20.
+      min_backoff(int): Milliseconds. Default: 15 seconds.
+      max_backoff(int): Milliseconds. Default: 7 days, which is also the most.
+      retry_when(Callable[[int, BaseException], bool]): Decides from the number of earlier
+        failures and the exception; then max_retries does not count.
+
+    Actors may set all of these, and also:
+      throws: An exception class or a tuple of them that is not tried again.
+      on_retry_exhausted(str): The name of an actor that is sent the message, as a dict, and
+        ``{"retries": n, "max_retries": m}`` when it is given up.
+
+    Messages may set max_retries, min_backoff, max_backoff and on_retry_exhausted. The
+    message's value comes first, then the actor's; there 0 means 0, and None no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_retries: int | None = DEFAULT_MAX_RETRIES,
+        min_backoff: int | None = None,
+        max_backoff: int | None = None,
+        retry_when: RetryWhen | None = None,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.max_retries = max_retries
+        self.min_backoff = min_backoff or DEFAULT_MIN_BACKOFF_MS
+        self.max_backoff = max_backoff or LONGEST_BACKOFF_MS
+        self.retry_when = retry_when
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {"max_retries", "min_backoff", "max_backoff", "retry_when", "throws", "on_retry_exhausted"}
+
+    @property
+    def message_option_types(self) -> Mapping[str, tuple[type, ...]]:
+        return {
+            "retries": (int,),
+            "max_retries": (int, type(None)),
+            "min_backoff": (int, float, type(None)),
+            "max_backoff": (int, float, type(None)),
+            "on_retry_exhausted": (str, type(None)),
+        }
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        if exception is None:
+            return
+        inner = message._message
+        actor = broker.actors[inner.actor_name]
+        if isinstance(exception, _expected(inner, actor)):
+            self.logger.info("Aborting message %s: its actor raised an expected exception.", inner.message_id)
+            message.fail(describe(exception))
+            return
+
+        failures = inner.options.get("retries", 0)
+        inner.options.update(
+            retries=failures + 1, traceback=_traceback(exception), requeue_timestamp=now_ms()
+        )
+        if self._is_exhausted(failures, exception, inner, actor):
+            self._give_up(message, failures, exception, actor)
+            return
+        delay_ms = self._delay_ms(failures, exception, inner, actor)
+        self.logger.info("Retrying message %s in %d milliseconds.", inner.message_id, delay_ms)
+        message.release(delay_ms)
+
+    def _is_exhausted(
+        self, failures: int, exception: BaseException, message: Message[Any], actor: Actor[Any, Any]
+    ) -> bool:
+        retry_when: RetryWhen | None = actor.options.get("retry_when", self.retry_when)
+        if retry_when is not None:
+            return not retry_when(failures, exception)
+        max_retries = self._option("max_retries", message, actor)
+        return max_retries is not None and failures >= max_retries
+
+    def _give_up(
+        self, message: MessageProxy, failures: int, exception: BaseException, actor: Actor[Any, Any]
+    ) -> None:
+        inner = message._message
+        self.logger.warning("Retries exceeded for message %s.", inner.message_id)
+        message.fail(describe(exception))
+        name = inner.options.get("on_retry_exhausted") or actor.options.get("on_retry_exhausted")
+        if name:
+            told = actor.broker.get_actor(name).message(
+                inner.asdict(), {"retries": failures, "max_retries": self._option("max_retries", inner, actor)}
+            )
+            message.follow_up(told)
+
+    def _delay_ms(
+        self, failures: int, exception: BaseException, message: Message[Any], actor: Actor[Any, Any]
+    ) -> int:
+        if isinstance(exception, Retry) and exception.delay is not None:
+            return exception.delay
+        shortest = self._option("min_backoff", message, actor)
+        longest = self._option("max_backoff", message, actor)
+        return backoff_ms(
+            failures,
+            min_backoff_ms=self.min_backoff if shortest is None else shortest,
+            max_backoff_ms=self.max_backoff if longest is None else longest,
+        )
+
+    def _option(self, name: str, message: Message[Any], actor: Actor[Any, Any]) -> Any:
+        if name in message.options:
+            return message.options[name]
+        if name in actor.options:
+            return actor.options[name]
+        return getattr(self, name)
+
+
+def _expected(message: Message[Any], actor: Actor[Any, Any]) -> tuple[type[BaseException], ...]:
+    throws = message.options.get("throws") or actor.options.get("throws") or ()
+    classes = throws if isinstance(throws, tuple) else (throws,)
+    # A message option that came as JSON cannot hold a class; it is ignored.
+    return tuple(each for each in classes if isinstance(each, type) and issubclass(each, BaseException))
+
+
+def describe(exception: BaseException) -> str:
+    """An exception's type and text on one line."""
+    return f"{type(exception).__name__}: {exception}"[:500]
+
+
+def _traceback(exception: BaseException) -> str:
+    if isinstance(exception, RateLimitExceeded):
+        return describe(exception)
+    return "".join(
+        traceback.format_exception(type(exception), exception, exception.__traceback__, limit=_TRACEBACK_FRAMES)
+    )

@@ -1,0 +1,143 @@
+"""What greenq asks of the process it runs in: to start things, to wait, to interrupt.
+
+Two modules answer, with the same words: greenlets.py in a process that gevent has
+patched (a worker of ``greenq-worker`` always is), threads.py in any other. A room that
+waits takes its words from ``current()`` and reads the same in both worlds.
+
+Imports gevent only where the process has already been patched by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Event(Protocol):
+    """A flag to wait for. ``set`` may be called from any thread of the process."""
+
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, seconds at most; answer whether the flag is set. Switches."""
+        ...
+
+
+class Queue(Protocol):
+    """A first-in-first-out queue between the tasks of one worker."""
+
+    def put(self, item: Any) -> None: ...
+    def get(self) -> Any:
+        """The next item. Switches only if there is none."""
+        ...
+
+    def qsize(self) -> int: ...
+
+
+class Lock(Protocol):
+    """Guards lines that must not be separated. Never held over a wait."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *args: Any) -> Any: ...
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None: ...
+
+
+class Task(Protocol):
+    """Something that was started."""
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for its end, seconds at most; answer whether it has ended. Switches."""
+        ...
+
+
+class Guard(Protocol):
+    """The stretch of a task in which it may be interrupted: the actor's own code.
+
+    An interrupt that is sent between ``enter`` and ``leave`` is raised between them, or not
+    at all: never in what comes after.
+    """
+
+    def enter(self) -> None:
+        """Called by the task itself."""
+        ...
+
+    def leave(self) -> None:
+        """Called by the task itself. What was sent and not yet raised is withdrawn."""
+        ...
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        """Raise this in the task; False if it is not between enter and leave."""
+        ...
+
+
+class Request(Protocol):
+    """An answer that a native thread owes to the task that asked."""
+
+    def wait(self) -> None:
+        """Wait until it is answered. Switches."""
+        ...
+
+
+class Runtime(Protocol):
+    """One of the two worlds."""
+
+    name: str
+    #: The most jobs that can be under way at once; None for no such limit.
+    most_slots: int | None
+
+    def spawn(self, run: Callable[[], Any], *, name: str) -> Task: ...
+    def event(self) -> Event: ...
+    def queue(self) -> Queue: ...
+    def lock(self) -> Lock: ...
+    def guard(self) -> Guard:
+        """A guard for the task that calls this."""
+        ...
+
+    def call_later(self, seconds: float, call: Callable[[], Any]) -> Timer:
+        """Call a function that does not wait, once, after this time."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+    def request(self) -> Request:
+        """A request made by the task that calls this."""
+        ...
+
+    def answer(self, requests: list[Any]) -> None:
+        """Answer requests of tasks; called by a native thread."""
+        ...
+
+    def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
+        """Run a function in a real thread of the operating system.
+
+        It goes on while the hub is busy. It must not touch anything that waits in greenlets:
+        its locks are ``native_lock()``, its clock is ``time.monotonic()``.
+        """
+        ...
+
+    def native_lock(self) -> Any:
+        """A lock of the operating system, with ``acquire(blocking, timeout)`` and ``release``."""
+        ...
+
+
+def is_patched() -> bool:
+    """Whether gevent has made this process's threads greenlets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def current() -> Runtime:
+    """The world of this process."""
+    if is_patched():
+        from . import greenlets
+
+        return greenlets.runtime
+    from . import threads
+
+    return threads.runtime
