@@ -305,6 +305,15 @@ class Broker:
         """
         raise NotImplementedError
 
+    def connect(self) -> None:
+        """Open what consuming needs, so that a worker fails at its start and not later.
+
+        Raises:
+          ConnectionFailed: It cannot be opened; says what to do.
+
+        May switch.
+        """
+
     @property
     def worker_id(self) -> str | None:
         """The id under which this process holds messages now; None if it consumes nothing."""
@@ -445,6 +454,10 @@ class MessageProxy:
     notify_shutdown: bool = False
     #: Why the message failed, if a middleware said so.
     reason: str | None = None
+    # The worker's notes: whether a verdict on it has been handed over, and whether its
+    # actor was cut short because the worker stops.
+    _is_settled: bool = False
+    _is_interrupted: bool = False
 
     def __init__(self, message: Message[Any]) -> None:
         self.failed = False
@@ -547,9 +560,7 @@ def read_eta(message: Message[Any], logger: logging.Logger) -> int | None:
     if isinstance(eta, (int, float)) and not isinstance(eta, bool) and abs(eta) < 2**53:
         return int(eta)
     if eta is not None:
-        logger.warning(
-            "The eta of message %s is %.80r instead of a number: it is due now.", message.message_id, eta
-        )
+        logger.warning("The eta of message %s is %.80r instead of a number: it is due now.", message.message_id, eta)
     return None
 
 

@@ -52,5 +52,5 @@ class PickleEncoder(Encoder):
         return pickle.dumps(data)
 
     def decode(self, data: bytes) -> MessageData:
-        fields: MessageData = pickle.loads(data)  # noqa: S301 - chosen by the application
+        fields: MessageData = pickle.loads(data)
         return fields

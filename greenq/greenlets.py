@@ -28,9 +28,15 @@ class _Event:
         self._event = GeventEvent()
         self._hub = gevent.get_hub()
         self._thread = _get_ident()
-        self.clear = self._event.clear
-        self.is_set = self._event.is_set
-        self.wait = self._event.wait
+
+    def clear(self) -> None:
+        self._event.clear()
+
+    def is_set(self) -> bool:
+        return bool(self._event.is_set())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return bool(self._event.wait(timeout))
 
     def set(self) -> None:
         if _get_ident() == self._thread:
@@ -61,29 +67,34 @@ class _Timer:
 class _Guard:
     """Interrupts are thrown by the hub, so only while the greenlet waits for something.
 
-    Between two waits nothing can come in from outside, and leave() does not wait: an
-    interrupt cannot be late.
+    Our own code around the actor does not wait, so an interrupt cannot come late there. It
+    could come to the next job of the same slot: a slot that was interrupted takes no other.
     """
+
+    __slots__ = ("_greenlet", "_is_inside", "interrupted_by")
 
     def __init__(self) -> None:
         self._greenlet = getcurrent()
-        self._inside = False
+        self._is_inside = False
+        self.interrupted_by: type[BaseException] | None = None
 
-    def enter(self) -> None:
-        self._inside = True
-
-    def leave(self) -> None:
-        self._inside = False
+    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        self._is_inside = True
+        try:
+            return call(*args)
+        finally:
+            self._is_inside = False
 
     def interrupt(self, exception: type[BaseException]) -> bool:
-        if not self._inside:
+        if not self._is_inside:
             return False
+        self.interrupted_by = exception
         # Not thrown from here: the caller would only go on once the other one waits again.
         gevent.get_hub().loop.run_callback(self._throw, exception)
         return True
 
     def _throw(self, exception: type[BaseException]) -> None:
-        if self._inside and not self._greenlet.dead:
+        if self._is_inside and not self._greenlet.dead:
             self._greenlet.throw(exception)
 
 
@@ -117,12 +128,16 @@ class GreenletRuntime:
 
     def spawn(self, run: Callable[[], Any], *, name: str) -> _Task:
         greenlet = gevent.Greenlet(run)
-        greenlet.name = name  # type: ignore[misc]
+        greenlet.name = name
         greenlet.start()
         return _Task(greenlet)
 
-    event = staticmethod(_Event)
-    queue = staticmethod(SimpleQueue)
+    def event(self) -> _Event:
+        return _Event()
+
+    def queue(self) -> SimpleQueue[Any]:
+        return SimpleQueue()
+
     lock = staticmethod(contextlib.nullcontext)
     guard = staticmethod(_Guard)
     call_later = staticmethod(_Timer)

@@ -88,8 +88,7 @@ class Message(Generic[R]):
     __hash__ = None  # type: ignore[assignment] # options is mutable
 
     def __post_init__(self) -> None:
-        if not isinstance(self.args, tuple):
-            object.__setattr__(self, "args", tuple(self.args))
+        object.__setattr__(self, "args", tuple(self.args))  # the same object, if it is one already
 
     def __str__(self) -> str:
         arguments = [repr(arg) for arg in self.args]

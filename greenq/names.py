@@ -1,8 +1,8 @@
 """Queue names: which are allowed, and the names that belong to a queue.
 
-    default       the queue; its canonical name
-    default.DQ    its delay queue: messages that are not due yet
-    default.XQ    its dead-letter queue
+default       the queue; its canonical name
+default.DQ    its delay queue: messages that are not due yet
+default.XQ    its dead-letter queue
 """
 
 from __future__ import annotations

@@ -60,20 +60,18 @@ class Task(Protocol):
 class Guard(Protocol):
     """The stretch of a task in which it may be interrupted: the actor's own code.
 
-    An interrupt that is sent between ``enter`` and ``leave`` is raised between them, or not
-    at all: never in what comes after.
+    An interrupt is raised inside ``run`` or not at all: never in what comes after it.
     """
 
-    def enter(self) -> None:
-        """Called by the task itself."""
-        ...
+    #: The last interrupt that was sent; None if there was none.
+    interrupted_by: type[BaseException] | None
 
-    def leave(self) -> None:
-        """Called by the task itself. What was sent and not yet raised is withdrawn."""
+    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call this function; interrupts may be raised in it. Called by the task itself."""
         ...
 
     def interrupt(self, exception: type[BaseException]) -> bool:
-        """Raise this in the task; False if it is not between enter and leave."""
+        """Raise this in the task; False if it is not inside ``run``."""
         ...
 
 

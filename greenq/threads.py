@@ -30,34 +30,40 @@ def _call_later(seconds: float, call: Callable[[], Any]) -> threading.Timer:
 class _Guard:
     """Interrupts are asynchronous exceptions: raised at the thread's next bytecode.
 
-    Such an exception is set by one thread and raised in another one some time later, so
-    leave() has to withdraw one that is under way. It may be raised inside leave() itself;
-    then leave() starts again and swallows it: the actor has already ended.
+    Such an exception is set by one thread and raised in another some time later, so the end
+    of the stretch has to withdraw one that is still under way.
     """
 
     def __init__(self) -> None:
         self._ident = threading.get_ident()
         self._lock = threading.Lock()
-        self._inside = False
+        self._is_inside = False
+        self.interrupted_by: type[BaseException] | None = None
 
-    def enter(self) -> None:
-        self._inside = True
-
-    def leave(self) -> None:
-        while True:
+    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        try:
             try:
-                with self._lock:
-                    self._inside = False
-                    _raise_in_thread(self._ident, None)
-                return
-            except BaseException:  # noqa: S112 - the interrupt itself, late; see above
-                continue
+                self._is_inside = True
+                return call(*args)
+            finally:
+                self._leave()
+        finally:
+            # Once more, because the interrupt may have been raised on the way into the
+            # first _leave(), before it could do anything.
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._is_inside = False
+            if self.interrupted_by is not None:
+                _raise_in_thread(self._ident, None)
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         with self._lock:
-            if self._inside:
+            if self._is_inside:
+                self.interrupted_by = exception
                 _raise_in_thread(self._ident, exception)
-            return self._inside
+            return self._is_inside
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
@@ -87,7 +93,10 @@ class ThreadRuntime:
         return _Task(run, name)
 
     event = staticmethod(threading.Event)
-    queue = staticmethod(queue.SimpleQueue)
+
+    def queue(self) -> queue.SimpleQueue[Any]:
+        return queue.SimpleQueue()
+
     lock = staticmethod(threading.RLock)
     guard = staticmethod(_Guard)
     call_later = staticmethod(_call_later)

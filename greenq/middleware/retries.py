@@ -92,9 +92,7 @@ class Retries(Middleware):
             return
 
         failures = inner.options.get("retries", 0)
-        inner.options.update(
-            retries=failures + 1, traceback=_traceback(exception), requeue_timestamp=now_ms()
-        )
+        inner.options.update(retries=failures + 1, traceback=_traceback(exception), requeue_timestamp=now_ms())
         if self._is_exhausted(failures, exception, inner, actor):
             self._give_up(message, failures, exception, actor)
             return
@@ -111,9 +109,7 @@ class Retries(Middleware):
         max_retries = self._option("max_retries", message, actor)
         return max_retries is not None and failures >= max_retries
 
-    def _give_up(
-        self, message: MessageProxy, failures: int, exception: BaseException, actor: Actor[Any, Any]
-    ) -> None:
+    def _give_up(self, message: MessageProxy, failures: int, exception: BaseException, actor: Actor[Any, Any]) -> None:
         inner = message._message
         self.logger.warning("Retries exceeded for message %s.", inner.message_id)
         message.fail(describe(exception))
@@ -124,9 +120,7 @@ class Retries(Middleware):
             )
             message.follow_up(told)
 
-    def _delay_ms(
-        self, failures: int, exception: BaseException, message: Message[Any], actor: Actor[Any, Any]
-    ) -> int:
+    def _delay_ms(self, failures: int, exception: BaseException, message: Message[Any], actor: Actor[Any, Any]) -> int:
         if isinstance(exception, Retry) and exception.delay is not None:
             return exception.delay
         shortest = self._option("min_backoff", message, actor)

@@ -1,0 +1,163 @@
+"""Writes verdicts to the broker, many in one step.
+
+While one write is under way the next batch gathers, so batching adds no delay when
+little happens and costs almost nothing when much does. A job's own greenlet never writes
+an ack: a kill can never land in one. No hook runs here: what comes after the write runs
+in a task of its own, and only if a middleware wants it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from ..broker import Broker, Consumer
+from ..errors import ConnectionError
+from ..logging import get_logger
+from ..runtime import Runtime
+from ..verdict import Action, Verdict
+
+_SHORTEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+class Completer:
+    """Writes what becomes of the messages of one queue.
+
+    Parameters:
+      runtime(Runtime): The world.
+      broker(Broker): Whose after-hooks are called.
+      queue_name(str): For the log.
+      bound(int): How many verdicts may wait to be written; whoever brings more waits.
+    """
+
+    def __init__(self, runtime: Runtime, broker: Broker, queue_name: str, *, bound: int) -> None:
+        self.logger = get_logger(__name__, f"{type(self).__name__}({queue_name})")
+        #: The consumer that writes; replaced when the connection had to be made anew.
+        self.consumer: Consumer | None = None
+        #: How many messages were settled so far.
+        self.settled = 0
+        self._runtime = runtime
+        self._broker = broker
+        self._bound = bound
+        self._lock = runtime.lock()
+        self._pending: list[Verdict] = []
+        self._wanted = runtime.event()
+        self._room = runtime.event()
+        self._idle = runtime.event()
+        self._idle.set()
+        self._is_stopping = False
+        self._task = runtime.spawn(self._run, name=f"completer of {queue_name}")
+
+    def hand_over(self, verdict: Verdict) -> None:
+        """Have this verdict written, soon. A second one for the same message is dropped.
+
+        May switch: waits while too many are waiting.
+        """
+        while len(self._pending) >= self._bound and not self._is_stopping:
+            self._room.clear()
+            self._room.wait(1)
+        with self._lock:
+            if verdict.message._is_settled:
+                return
+            verdict.message._is_settled = True
+            self._pending.append(verdict)
+            self._idle.clear()
+        self._wanted.set()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until everything is written; False if it was not in time. Switches."""
+        return self._idle.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End once everything is written. Does not wait."""
+        self._is_stopping = True
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            with self._lock:
+                batch, self._pending = self._pending, []
+            self._room.set()
+            if batch:
+                refused = self._write(batch)
+                self.settled += len(batch) - len(refused)
+                self._tell(batch, refused)
+            with self._lock:
+                if not self._pending:
+                    self._idle.set()
+                    if self._is_stopping:
+                        return
+                else:
+                    self._wanted.set()
+
+    def _write(self, batch: list[Verdict]) -> Sequence[Verdict]:
+        """Write the batch, however long the broker is away; return what it refused."""
+        pause_s = _SHORTEST_PAUSE_S
+        away_since: float | None = None
+        while True:
+            try:
+                assert self.consumer is not None, "verdicts come from a consumer's messages"
+                refused = self.consumer.complete(batch)
+            except ConnectionError as error:
+                if away_since is None:
+                    away_since = time.monotonic()
+                    self.logger.warning(
+                        "The broker does not take %d verdicts: %s. Trying again until it does.", len(batch), error
+                    )
+                # Jitter, so that the workers of an outage do not all come back at once.
+                self._runtime.sleep(pause_s * random.uniform(0.5, 1))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            except Exception:
+                return self._write_one_by_one(batch)
+            else:
+                if away_since is not None:
+                    self.logger.info("The broker takes verdicts again, after %.1f s.", time.monotonic() - away_since)
+                return refused
+
+    def _write_one_by_one(self, batch: list[Verdict]) -> list[Verdict]:
+        # Some verdict of the batch is unacceptable, or the consumer has an error in it. The
+        # others must not suffer; that one's message stays reserved until its lease ends.
+        if len(batch) == 1:
+            self.logger.critical(
+                "The verdict on message %s could not be written.", batch[0].message.message_id, exc_info=True
+            )
+            return batch
+        refused: list[Verdict] = []
+        for verdict in batch:
+            refused += self._write([verdict])
+        return refused
+
+    def _tell(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
+        if refused:
+            names = ", ".join(verdict.message.message_id for verdict in refused[:5])
+            self.logger.warning(
+                "%d messages had been given to another worker before their verdicts came, so these were "
+                "dropped; they run, or ran, a second time: %s%s",
+                len(refused),
+                names,
+                ", ..." if len(refused) > 5 else ".",
+            )
+            left_out = set(map(id, refused))
+            batch = [verdict for verdict in batch if id(verdict) not in left_out]
+        hooks = self._broker.hooks
+        failed = [verdict for verdict in batch if verdict.message._exception is not None]
+        if hooks("after_ack") or hooks("after_nack") or hooks("after_enqueue"):
+            self._runtime.spawn(lambda: self._run_hooks(batch), name="after-hooks")
+        else:
+            for verdict in failed:
+                verdict.message.clear_exception()
+
+    def _run_hooks(self, batch: list[Verdict]) -> None:
+        for verdict in batch:
+            message = verdict.message
+            for envelope in verdict.follow_ups or ():
+                self._broker.emit_after("enqueue", envelope.message, envelope.delay)
+            if verdict.action is Action.ACK:
+                self._broker.emit_after("ack", message)
+            elif verdict.action is Action.NACK:
+                self._broker.emit_after("nack", message)
+            message.clear_exception()

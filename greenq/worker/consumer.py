@@ -1,0 +1,174 @@
+"""Fetches the messages of one queue for the free slots.
+
+Waits without holding a slot; takes free slots, fetches as many messages, returns the
+slots it did not need. So a worker never holds what it cannot start at once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from ..broker import MessageProxy, Undecodable
+from ..errors import ConnectionError
+from ..logging import get_logger
+from ..runtime import Task
+from ..verdict import Action, Verdict
+from .completer import Completer
+
+if TYPE_CHECKING:
+    from ..broker import Consumer
+    from .worker import Worker
+
+_SHORTEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 3.0
+
+
+class ConsumerThread:
+    """A queue's greenlet.
+
+    Parameters:
+      worker(Worker): Whose slots it fetches for.
+      queue_name(str): The queue.
+    """
+
+    def __init__(self, worker: Worker, queue_name: str) -> None:
+        self.logger = get_logger(__name__, f"{type(self).__name__}({queue_name})")
+        self.queue_name = queue_name
+        self.broker = worker.broker
+        self.worker = worker
+        self.completer = Completer(worker.runtime, worker.broker, queue_name, bound=worker.concurrency)
+        self.consumer: Consumer | None = None
+        self.writes_follow_ups = False
+        self._is_paused = False
+        self._is_stopping = False
+        self._resumed = worker.runtime.event()
+        self._resumed.set()
+        self._quiet = worker.runtime.event()
+        self._failing_since: float | None = None
+        self.task: Task = worker.runtime.spawn(self._run, name=f"consumer of {queue_name}")
+
+    # -- called by the worker
+
+    def pause(self) -> None:
+        """Fetch nothing more; see wait_until_quiet."""
+        self._is_paused = True
+        self._resumed.clear()
+        self._wake()
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._is_paused = False
+        self._resumed.set()
+
+    def wait_until_quiet(self, timeout_s: float) -> bool:
+        """Wait until it really fetches nothing more. Switches."""
+        return self._quiet.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Fetch nothing more, and end. Does not wait."""
+        self._is_stopping = True
+        self._resumed.set()
+        self._wake()
+
+    def close(self) -> None:
+        """Let go of the broker, once all verdicts are written."""
+        self.completer.stop()
+        if self.consumer is not None:
+            self.consumer.close()
+
+    def _wake(self) -> None:
+        if self.consumer is not None:
+            self.consumer.wake()
+
+    # -- the greenlet
+
+    def _run(self) -> None:
+        self.broker.emit_after("consumer_thread_boot", self)
+        pause_s = _SHORTEST_PAUSE_S
+        while not self._is_stopping:
+            try:
+                self._open()
+                while not self._is_stopping:
+                    if self._is_paused:
+                        self._quiet.set()
+                        self._resumed.wait()
+                        self._quiet.clear()
+                    elif self._fetch() and self._failing_since is not None:
+                        self._note_recovery()
+                        pause_s = _SHORTEST_PAUSE_S
+            except ConnectionError as error:
+                self._note_failure("The connection to the broker is lost: %s.", error)
+            except Exception as error:
+                self._note_failure("Consuming failed: %r.", error, exc_info=True)
+            if not self._is_stopping:
+                # Jitter, so that the workers of an outage do not all come back at once.
+                self.worker.runtime.sleep(pause_s * random.uniform(0.5, 1))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        self._quiet.set()
+        self.broker.emit_before("consumer_thread_shutdown", self)
+
+    def _open(self) -> None:
+        old = self.consumer
+        timeout = self.worker.worker_timeout
+        self.consumer = self.broker.consume(self.queue_name, prefetch=self._prefetch(), timeout=timeout)
+        self.completer.consumer = self.consumer
+        self.writes_follow_ups = self.consumer.writes_follow_ups
+        if old is not None:
+            try:
+                old.close()
+            except Exception as error:  # it was broken already
+                self.logger.debug("A broken consumer could not be closed: %r.", error)
+
+    def _prefetch(self) -> int:
+        return self.worker.concurrency
+
+    def _fetch(self) -> bool:
+        """Wait for messages, fetch and deliver some; False if none came or no slot was free."""
+        consumer = self.consumer
+        assert consumer is not None
+        if not consumer.wait():
+            return False
+        slots = self.worker.slots
+        taken = slots.take(consumer.batch_size, self.worker.worker_timeout / 1000)
+        if not taken:
+            return False
+        messages: list[MessageProxy] = []
+        try:
+            if not (self._is_stopping or self._is_paused):
+                messages = consumer.fetch(taken)
+        finally:
+            slots.give_back(taken - len(messages))
+        self._deliver(messages)
+        return True
+
+    def _deliver(self, messages: list[MessageProxy]) -> None:
+        good = [message for message in messages if not isinstance(message, Undecodable)]
+        if len(good) < len(messages):
+            for message in messages:
+                if isinstance(message, Undecodable):
+                    self._reject(message)
+            self.worker.slots.give_back(len(messages) - len(good))
+        if good:
+            self.worker.slots.deliver(good, self)
+
+    def _reject(self, message: Undecodable) -> None:
+        self.logger.error(
+            "%d bytes in queue %s are no message and go to the dead letters: %s",
+            len(message.payload),
+            self.queue_name,
+            message.reason,
+        )
+        self.completer.hand_over(Verdict(Action.NACK, message, reason=message.reason))
+
+    def _note_failure(self, text: str, error: Exception, *, exc_info: bool = False) -> None:
+        # One line when it begins and one when it ends, however often it is tried in between.
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            self.logger.critical(text + " Trying again until it works.", error, exc_info=exc_info)
+
+    def _note_recovery(self) -> None:
+        assert self._failing_since is not None
+        self.logger.info("Consuming again, after %.1f s.", time.monotonic() - self._failing_since)
+        self._failing_since = None

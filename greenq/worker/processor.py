@@ -1,0 +1,251 @@
+"""Turns a fetched message into a verdict: ack, nack or requeue.
+
+Knows actors and middleware. Does not know which broker the message came from, nor how a
+verdict reaches it: see completer.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..actor import Actor
+from ..broker import Broker, MessageProxy, without_eta
+from ..errors import (
+    ActorNotFound,
+    MessageTooLarge,
+    MiddlewareError,
+    RateLimitExceeded,
+    Retry,
+    Shutdown,
+    SkipMessage,
+    TimeLimitExceeded,
+)
+from ..logging import get_logger
+from ..message import Message
+from ..runtime import Guard
+from ..verdict import Action, Envelope, Verdict
+from .deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from .consumer import ConsumerThread
+
+
+class Processor:
+    """Carries one message at a time from fetch to verdict, in the slot that calls it."""
+
+    def __init__(self, broker: Broker, deadlines: Deadlines) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._broker = broker
+        self._deadlines = deadlines
+
+    def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> None:
+        """Run a message's actor and hand its verdict over. Switches when the actor does."""
+        actor = self.resolve(message)
+        if actor is not None:
+            outcome = self.perform(message, actor, guard)
+            self.judge(message, actor, outcome, guard)
+        consumer.completer.hand_over(self.settle(message, consumer.writes_follow_ups))
+
+    # -- resolve
+
+    def resolve(self, message: MessageProxy) -> Actor[Any, Any] | None:
+        """The message's actor; None, with the message marked as failed, if it cannot run."""
+        inner = message._message
+        try:
+            actor = self._broker.get_actor(inner.actor_name)
+        except ActorNotFound as error:
+            self.logger.error("Message %s cannot run: %s", inner.message_id, error)
+            message.stuff_exception(error)
+            message.fail(str(error))
+            return None
+        if inner.options:
+            problem = wrong_option(inner, self._broker)
+            if problem is not None:
+                self.logger.error("Message %s of actor %s cannot run: %s", inner.message_id, inner.actor_name, problem)
+                message.stuff_exception(TypeError(problem))
+                message.fail(problem)
+                return None
+        return actor
+
+    # -- perform
+
+    def perform(self, message: MessageProxy, actor: Actor[Any, Any], guard: Guard) -> Outcome:
+        """Announce the message to the middleware, then run the actor unless that forbids it."""
+        try:
+            self._broker.emit_before("process_message", message)
+        except SkipMessage as error:
+            return Outcome(skipped_by=error)
+        except MiddlewareError as error:
+            return Outcome(exception=error)
+        if message.failed:
+            return Outcome()
+        try:
+            return Outcome(guard.run(self._call, message, actor, guard))
+        except BaseException as error:
+            return Outcome(exception=error)
+
+    def _call(self, message: MessageProxy, actor: Actor[Any, Any], guard: Guard) -> Any:
+        # The clock runs here and nowhere else: hooks, retries and acks are never interrupted.
+        inner = message._message
+        limit_ms = message.time_limit_ms
+        if limit_ms is None or not math.isfinite(limit_ms):
+            return actor(*inner.args, **inner.kwargs)
+        deadline = self._deadlines.start(guard, limit_ms)
+        try:
+            return actor(*inner.args, **inner.kwargs)
+        finally:
+            self._deadlines.stop(deadline)
+
+    # -- judge
+
+    def judge(self, message: MessageProxy, actor: Actor[Any, Any], outcome: Outcome, guard: Guard) -> None:
+        """Tell the middleware how it went; what it decides is kept on the message."""
+        exception = outcome.exception
+        if guard.interrupted_by is not None:
+            exception = self._note_interrupt(message, guard.interrupted_by, exception)
+        if outcome.skipped_by is not None:
+            if message.failed:
+                message.stuff_exception(outcome.skipped_by)
+            self.logger.warning("Message %s was skipped.", message._message.message_id)
+            self._broker.emit_after("skip_message", message)
+        elif exception is None:
+            self._broker.emit_after("process_message", message, result=outcome.result)
+        else:
+            message.stuff_exception(exception)
+            self._log_failure(message._message, actor, exception)
+            self._broker.emit_after("process_message", message, exception=exception)
+            if isinstance(exception, Shutdown) and not message.failed and message._released is None:
+                message._is_interrupted = True
+
+    def _note_interrupt(
+        self, message: MessageProxy, interrupt: type[BaseException], exception: BaseException | None
+    ) -> BaseException | None:
+        inner = message._message
+        if interrupt is TimeLimitExceeded:
+            self.logger.warning(
+                "Time limit of %s ms exceeded in message %s of actor %s.",
+                message.time_limit_ms,
+                inner.message_id,
+                inner.actor_name,
+            )
+        elif exception is not None and not isinstance(exception, Shutdown):
+            # Whatever its clean-up raised: it ended because its worker stops.
+            shutdown = Shutdown()
+            shutdown.__cause__ = exception
+            return shutdown
+        return exception
+
+    def _log_failure(self, message: Message[Any], actor: Actor[Any, Any], exception: BaseException) -> None:
+        throws = actor.options.get("throws")
+        level, with_traceback = logging.ERROR, True
+        if isinstance(exception, Retry):
+            return
+        if isinstance(exception, Shutdown):
+            level, with_traceback = logging.INFO, False
+        elif isinstance(exception, RateLimitExceeded):
+            level, with_traceback = logging.DEBUG, False
+        elif throws and isinstance(exception, throws):
+            level, with_traceback = logging.INFO, False
+        elif isinstance(exception, TimeLimitExceeded):
+            level, with_traceback = logging.DEBUG, True  # the warning has been given already
+        self.logger.log(
+            level,
+            "Message %s of actor %s failed: %s: %s",
+            message.message_id,
+            message.actor_name,
+            type(exception).__name__,
+            exception,
+            exc_info=exception if with_traceback else None,
+        )
+
+    # -- settle
+
+    def settle(self, message: MessageProxy, writes_follow_ups: bool) -> Verdict:
+        """The verdict on a message, with what follows from it. May switch: hooks run here."""
+        if message._is_interrupted:
+            return Verdict(Action.REQUEUE, message)
+        try:
+            follow_ups = self._follow_ups(message, writes_follow_ups)
+        except Exception as error:
+            # Never an ack without what follows from it: the message stays for another try.
+            self.logger.error(
+                "What follows from message %s could not be enqueued, so it goes back to its queue: %s",
+                message._message.message_id,
+                error,
+            )
+            return Verdict(Action.REQUEUE, message)
+        action = Action.NACK if message.failed else Action.ACK
+        try:
+            self._broker.emit_before(action.value, message)
+        except MiddlewareError as error:
+            self.logger.warning("A before_%s hook raised %r, which changes nothing.", action.value, error)
+        reason = None
+        if message.failed:
+            exception = message._exception
+            reason = message.reason or (f"{type(exception).__name__}: {exception}" if exception else "failed")
+        return Verdict(action, message, follow_ups=follow_ups, reason=reason)
+
+    def _follow_ups(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope] | None:
+        wanted: list[tuple[Message[Any], int | None]] = []
+        if message._released is not None and not message.failed:
+            wanted.append((without_eta(message._message), message._released))
+        if message._follow_ups:
+            wanted += message._follow_ups
+        if not wanted:
+            return None
+        envelopes = []
+        for each, delay in wanted:
+            try:
+                if writes_follow_ups:
+                    envelopes.append(self._prepare(each, delay))
+                else:
+                    self._broker.enqueue(each, delay=delay)
+            except (MiddlewareError, MessageTooLarge) as error:
+                self.logger.warning(
+                    "A message that follows from %s was refused: %s", message._message.message_id, error
+                )
+                message.fail(f"What follows from it was refused: {type(error).__name__}: {error}")
+        return envelopes
+
+    def _prepare(self, message: Message[Any], delay: int | None) -> Envelope:
+        try:
+            return self._broker.prepare(message, delay=delay)
+        except MessageTooLarge:
+            # A traceback can push a message over the limit that it was sent under.
+            if message.options.pop("traceback", None) is None:
+                raise
+            return self._broker.prepare(message, delay=delay)
+
+
+class Outcome:
+    """How an actor's run ended."""
+
+    __slots__ = ("exception", "result", "skipped_by")
+
+    def __init__(
+        self,
+        result: Any = None,
+        *,
+        exception: BaseException | None = None,
+        skipped_by: SkipMessage | None = None,
+    ) -> None:
+        self.result = result
+        self.exception = exception
+        self.skipped_by = skipped_by
+
+
+def wrong_option(message: Message[Any], broker: Broker) -> str | None:
+    """What is wrong with the message's options; None if nothing is.
+
+    Messages come from other programs too: an option of a type that a middleware does not
+    expect would raise in its hooks, where it would be logged and passed over.
+    """
+    for middleware in broker.middleware:
+        types = getattr(middleware, "message_option_types", None)
+        for name, expected in (types or {}).items():
+            if name in message.options and not isinstance(message.options[name], expected):
+                names = " or ".join("null" if each is type(None) else each.__name__ for each in expected)
+                return f"Its option {name} is {message.options[name]!r:.80} instead of {names}."
+    return None

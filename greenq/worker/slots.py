@@ -1,0 +1,211 @@
+"""Slots: as many jobs as may be under way at once, and the greenlets that carry them.
+
+A slot is a number first: a consumer takes free ones before it fetches as many messages.
+The greenlets (WorkerThread, as the API calls them) are made when there is work for them,
+and live on: each takes the next message without a switch if there is one.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from typing import TYPE_CHECKING
+
+from ..broker import Broker, MessageProxy
+from ..logging import get_logger
+from ..runtime import Guard, Runtime, Task
+from ..verdict import Action, Verdict
+from .processor import Processor
+
+if TYPE_CHECKING:
+    from .consumer import ConsumerThread
+
+#: A slot that finds message after message without ever waiting gives way to the rest of
+#: the process, timers and fetching included, after this long.
+_TURN_S = 0.01
+
+
+class Slots:
+    """All slots of a worker.
+
+    Parameters:
+      runtime(Runtime): The world.
+      broker(Broker): For the hooks of the slots' beginning and end.
+      processor(Processor): What a slot does with a message.
+      count(int): How many there are.
+    """
+
+    def __init__(self, runtime: Runtime, broker: Broker, processor: Processor, count: int) -> None:
+        self.count = count
+        self.runtime = runtime
+        self.broker = broker
+        self.processor = processor
+        self.threads: set[WorkerThread] = set()
+        self._free = count
+        # Greenlets that wait for a message or are on their way to, less messages that wait
+        # for a greenlet. Below zero, greenlets are missing.
+        self._surplus = 0
+        self._number = 0
+        self._is_closed = False
+        self._lock = runtime.lock()
+        self._ready = runtime.queue()
+        self._room = runtime.event()
+        self._all_free = runtime.event()
+        self._all_free.set()
+
+    # -- the consumers' side
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages have been fetched, or are about to be, and not handed over."""
+        return self.count - self._free
+
+    def take(self, most: int, timeout_s: float) -> int:
+        """Take free slots, at least one and no more than this; 0 if none came free in time.
+
+        Switches if none is free.
+        """
+        if self._free <= 0:
+            self._room.clear()
+            if self._free <= 0:
+                self._room.wait(timeout_s)
+        with self._lock:
+            taken = min(most, self._free)
+            if taken <= 0:
+                return 0
+            self._free -= taken
+            self._all_free.clear()
+            return taken
+
+    def give_back(self, count: int) -> None:
+        """Return slots for which there was no message."""
+        if not count:
+            return
+        with self._lock:
+            self._free += count
+            if self._free == self.count:
+                self._all_free.set()
+        self._room.set()
+
+    def deliver(self, messages: list[MessageProxy], consumer: ConsumerThread) -> None:
+        """Have these messages run, each in a slot that was taken for it."""
+        with self._lock:
+            self._surplus -= len(messages)
+        for message in messages:
+            self._ready.put((message, consumer))
+        self._make_up()
+
+    def _make_up(self) -> None:
+        """Start the greenlets that are missing."""
+        with self._lock:
+            while self._surplus < 0 and len(self.threads) < self.count:
+                self._surplus += 1
+                self._number += 1
+                self.threads.add(WorkerThread(self, self._number))
+
+    def wake(self) -> None:
+        """End waits for a free slot."""
+        self._room.set()
+
+    # -- the slots' side
+
+    def next(self) -> tuple[MessageProxy, ConsumerThread] | None:
+        """The next message for a slot; None when it is to end. Switches if there is none."""
+        item: tuple[MessageProxy, ConsumerThread] | None = self._ready.get()
+        return item
+
+    def came_back(self) -> None:
+        """A slot's greenlet has done its message and will ask for the next."""
+        with self._lock:
+            self._surplus += 1
+
+    def ended(self, thread: WorkerThread) -> None:
+        """A slot's greenlet has ended; another is made if there is work for it."""
+        with self._lock:
+            self.threads.discard(thread)
+        if not self._is_closed:
+            self._make_up()
+
+    # -- stopping
+
+    def wait_until_free(self, timeout_s: float | None) -> bool:
+        """Wait until no message is in flight; False if there still is one. Switches."""
+        return self._all_free.wait(timeout_s)
+
+    def unstarted(self) -> list[tuple[MessageProxy, ConsumerThread]]:
+        """Take out what was fetched and waits for a greenlet."""
+        with self._lock:
+            items = [self._ready.get() for _ in range(self._ready.qsize())]
+            self._surplus += len(items)
+        return [item for item in items if item is not None]
+
+    def running(self) -> list[WorkerThread]:
+        """The slots that carry a message now."""
+        with self._lock:
+            return [thread for thread in self.threads if thread.message is not None]
+
+    def close(self, deadline: float) -> None:
+        """End the idle slots, and the busy ones once their jobs end.
+
+        Parameters:
+          deadline(float): On the monotonic clock, how long to wait for the idle ones.
+        """
+        self._is_closed = True
+        threads = list(self.threads)
+        for _ in threads:
+            self._ready.put(None)
+        for thread in threads:
+            if thread.message is None:
+                thread.task.join(max(0.0, deadline - time.monotonic()))
+
+
+class WorkerThread:
+    """A slot's greenlet: carries one message after another."""
+
+    def __init__(self, slots: Slots, number: int) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.broker = slots.broker
+        #: What it carries now, and through whom the verdict goes.
+        self.message: MessageProxy | None = None
+        self.consumer: ConsumerThread | None = None
+        self.guard: Guard | None = None
+        self._slots = slots
+        self.task: Task = slots.runtime.spawn(self._run, name=f"slot {number}")
+
+    def _run(self) -> None:
+        slots = self._slots
+        self.guard = guard = slots.runtime.guard()
+        self.broker.emit_after("worker_thread_boot", self)
+        process = slots.processor.process
+        turn_ends = time.monotonic() + _TURN_S
+        try:
+            while True:
+                item = slots.next()
+                if item is None:
+                    break
+                self.message, self.consumer = message, consumer = item
+                try:
+                    contextvars.copy_context().run(process, message, consumer, guard)
+                except BaseException:
+                    # Somebody killed this greenlet, or a hook raised what it should not. The
+                    # message must not stay behind, and this greenlet may not be trusted.
+                    self.logger.critical(
+                        "Message %s was cut off outside of its actor and goes back to its queue.",
+                        message.message_id,
+                        exc_info=True,
+                    )
+                    consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+                    break
+                finally:
+                    del message, item
+                    self.message = self.consumer = None
+                    slots.give_back(1)
+                if guard.interrupted_by is not None:
+                    break
+                slots.came_back()
+                if time.monotonic() >= turn_ends:
+                    slots.runtime.sleep(0)
+                    turn_ends = time.monotonic() + _TURN_S
+        finally:
+            slots.ended(self)
+            self.broker.emit_before("worker_thread_shutdown", self)

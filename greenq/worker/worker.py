@@ -1,0 +1,240 @@
+"""The worker: owns the consumers, the slots and the way they start, pause and stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ..broker import Broker
+from ..errors import Shutdown
+from ..logging import get_logger
+from ..middleware import Middleware
+from ..names import canonical_queue_name
+from ..runtime import current
+from ..verdict import Action, Verdict
+from .consumer import ConsumerThread
+from .deadlines import Deadlines
+from .delays import DelayedConsumerThread
+from .processor import Processor
+from .slots import Slots
+
+#: At the deadline of a stop, how long writing the last verdicts may still take.
+_LAST_WRITE_S = 0.5
+
+
+class Worker:
+    """Runs the messages of a broker's queues. Does not block: the caller stays alive.
+
+    In a process that gevent has patched, jobs run in greenlets; in any other in native
+    threads, 64 at most. One Worker a process.
+
+    Parameters:
+      broker(Broker): Whose messages to run.
+      queues(set[str]): The queues to consume. Default: all that are declared, also later.
+      worker_timeout(int): Milliseconds after which an idle wait looks around.
+      worker_threads(int): How many jobs may be under way at once. Default: 8.
+      concurrency(int): The same by its other name, which comes first.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        queues: set[str] | None = None,
+        worker_timeout: int = 1000,
+        worker_threads: int = 8,
+        concurrency: int | None = None,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.broker = broker
+        self.runtime = current()
+        self.concurrency = self._checked(concurrency if concurrency is not None else worker_threads)
+        self.worker_threads = self.concurrency
+        self.worker_timeout = worker_timeout
+        self.consumer_whitelist = None if queues is None else {canonical_queue_name(name) for name in queues}
+        self.consumers: dict[str, ConsumerThread] = {}
+        self.deadlines = Deadlines(self.runtime)
+        self.slots = Slots(self.runtime, broker, Processor(broker, self.deadlines), self.concurrency)
+        #: How many messages were given back unfinished when the time to stop ran out.
+        self.given_back = 0
+        self._lock = threading.Lock()
+        self._middleware = _QueueWatch(self)
+        self._is_running = False
+
+    def _checked(self, concurrency: int) -> int:
+        if concurrency < 1:
+            raise ValueError(f"A worker needs a concurrency of 1 or more, not {concurrency!r}.")
+        most = self.runtime.most_slots
+        if most is None:
+            return concurrency
+        self.logger.info(
+            "gevent has not patched this process, so jobs run in native threads, %d at once (at most %d).",
+            min(concurrency, most),
+            most,
+        )
+        return min(concurrency, most)
+
+    @property
+    def jobs_done(self) -> int:
+        """How many messages were settled so far."""
+        return sum(consumer.completer.settled for consumer in self.consumers.values())
+
+    # -- start
+
+    def start(self) -> None:
+        """Start consuming. The broker's hooks run; nothing is waited for."""
+        self.broker.emit_before("worker_boot", self)
+        self._is_running = True
+        # It is told of every queue that exists now, and of each that is declared later.
+        if self._middleware not in self.broker.middleware:
+            self.broker.add_middleware(self._middleware)
+        self.broker.emit_after("worker_boot", self)
+
+    def add_queue(self, queue_name: str) -> None:
+        """Consume this queue too, if it is one of those to consume."""
+        if not self._is_running:
+            return
+        if self.consumer_whitelist is not None and canonical_queue_name(queue_name) not in self.consumer_whitelist:
+            return
+        is_delay_queue = queue_name in self.broker.delay_queues
+        if is_delay_queue and self.broker.holds_delays:
+            return
+        with self._lock:
+            if queue_name not in self.consumers:
+                kind = DelayedConsumerThread if is_delay_queue else ConsumerThread
+                self.consumers[queue_name] = kind(self, queue_name)
+
+    # -- pause, resume, join
+
+    def pause(self) -> None:
+        """Start nothing new. Returns when running jobs have ended, or after worker_timeout.
+
+        Switches.
+        """
+        deadline = time.monotonic() + self.worker_timeout / 1000
+        for consumer in self._consumers():
+            consumer.pause()
+        self.slots.wake()
+        for consumer in self._consumers():
+            consumer.wait_until_quiet(_left(deadline))
+        self.slots.wait_until_free(_left(deadline))
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        for consumer in self._consumers():
+            consumer.resume()
+
+    def join(self) -> None:
+        """Wait until what was fetched has been run and settled. For tests. Switches."""
+        while True:
+            for consumer in self._consumers():
+                if isinstance(consumer, DelayedConsumerThread):
+                    consumer.wait_until_empty(float("inf"))
+            self.slots.wait_until_free(None)
+            for consumer in self._consumers():
+                consumer.completer.flush()
+            if not self.slots.in_flight:
+                return
+
+    # -- stop
+
+    def notify_shutdown(self) -> None:
+        """Raise Shutdown in the actors that asked to be told when their worker stops."""
+        for thread in self.slots.running():
+            message, guard = thread.message, thread.guard
+            if message is not None and message.notify_shutdown and guard is not None:
+                guard.interrupt(Shutdown)
+
+    def stop(self, timeout: int = 600_000) -> None:
+        """Stop gracefully: take nothing new, let jobs end, give back what is left.
+
+        One deadline for all of it. Shortly before (the lesser of 5 s and a tenth of the
+        time) Shutdown is raised in what still runs, so that its clean-up can run. A message
+        whose job was cut goes back to its queue at once, and no retry is spent. At the
+        deadline the rest goes back too, and stop() returns although those jobs still run:
+        the process should end then. ``given_back`` tells how many were cut by the deadline.
+
+        Parameters:
+          timeout(int): Milliseconds.
+
+        Switches.
+        """
+        deadline = time.monotonic() + timeout / 1000
+        if not self._is_running:
+            return
+        self._is_running = False
+        self.broker.emit_before("worker_shutdown", self)
+        for consumer in self._consumers():
+            consumer.stop()
+        self.slots.wake()
+        self._give_back_unstarted()
+        for consumer in self._consumers():
+            consumer.task.join(_left(deadline))
+            if isinstance(consumer, DelayedConsumerThread):
+                consumer.give_back_held()
+        self._give_back_unstarted()
+        self._let_jobs_end(deadline, grace_s=min(5.0, timeout / 1000 / 10))
+        self._close(deadline)
+        self.broker.emit_after("worker_shutdown", self)
+
+    def _give_back_unstarted(self) -> None:
+        for message, consumer in self.slots.unstarted():
+            consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+            self.slots.give_back(1)
+
+    def _let_jobs_end(self, deadline: float, grace_s: float) -> None:
+        if self.slots.wait_until_free(_left(deadline - grace_s)):
+            return
+        late = self.slots.running()
+        late_messages = [thread.message for thread in late if thread.message is not None]
+        self.logger.warning("The time to stop is nearly over: interrupting %d jobs.", len(late))
+        for thread in late:
+            if thread.guard is not None:
+                thread.guard.interrupt(Shutdown)
+        self.slots.wait_until_free(_left(deadline))
+        for thread in self.slots.running():
+            message, consumer = thread.message, thread.consumer
+            if message is not None and consumer is not None:
+                message._is_interrupted = True
+                consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+        self.given_back = sum(message._is_interrupted for message in late_messages)
+        if self.given_back:
+            self.logger.warning("%d messages went back unfinished; they run again.", self.given_back)
+
+    def _close(self, deadline: float) -> None:
+        # Past the deadline a last write may take a moment; if the broker is away, the
+        # messages' leases return them.
+        last = max(deadline, time.monotonic()) + _LAST_WRITE_S
+        self.slots.close(last)
+        for consumer in self._consumers():
+            if not consumer.completer.flush(_left(last)):
+                self.logger.warning(
+                    "The broker did not take the last verdicts of queue %s in time: those messages run again "
+                    "when their lease has ended.",
+                    consumer.queue_name,
+                )
+            consumer.close()
+        self.deadlines.close()
+        if self._middleware in self.broker.middleware:
+            self.broker.middleware.remove(self._middleware)
+
+    def _consumers(self) -> list[ConsumerThread]:
+        with self._lock:
+            return list(self.consumers.values())
+
+
+class _QueueWatch(Middleware):
+    """Tells a worker of the queues that are declared."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
+        self._worker.add_queue(queue_name)
+
+    def after_declare_delay_queue(self, broker: Broker, queue_name: str) -> None:
+        self._worker.add_queue(queue_name)
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

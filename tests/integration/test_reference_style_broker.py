@@ -1,0 +1,189 @@
+"""A broker that knows only the API reference keeps working with our worker.
+
+It implements enqueue, consume and the one-by-one calls of a consumer; no batches, no
+follow-ups, and delayed messages are left to the worker.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+import threading
+from typing import Any
+
+import pytest
+
+import greenq
+from greenq.broker import Broker, Consumer, MessageProxy
+from greenq.message import Message
+from greenq.names import delay_queue_name
+
+
+class PlainBroker(Broker):
+    def __init__(self) -> None:
+        self.ready: dict[str, queue.Queue[bytes]] = collections.defaultdict(queue.Queue)
+        self.dead: list[MessageProxy] = []
+        self.calls: list[str] = []
+        super().__init__()
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        if delay is not None:
+            eta = greenq.clock.now_ms() + delay
+            message = message.copy(queue_name=delay_queue_name(message.queue_name), options={"eta": eta})
+        self.emit_before("enqueue", message, delay)
+        self.ready[message.queue_name].put(message.encode())
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:
+        return PlainConsumer(self, queue_name, timeout)
+
+
+class PlainConsumer(Consumer):
+    def __init__(self, broker: PlainBroker, queue_name: str, timeout: int) -> None:
+        self.broker, self.queue_name, self.timeout = broker, queue_name, timeout
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            data = self.broker.ready[self.queue_name].get(timeout=self.timeout / 1000)
+        except queue.Empty:
+            return None
+        return MessageProxy(Message.decode(data))
+
+    def ack(self, message: MessageProxy) -> None:
+        self.broker.calls.append("ack")
+
+    def nack(self, message: MessageProxy) -> None:
+        self.broker.calls.append("nack")
+        self.broker.dead.append(message)
+
+    def requeue(self, messages: Any) -> None:
+        for message in messages:
+            self.broker.calls.append("requeue")
+            self.broker.ready[self.queue_name].put(message.encode())
+
+
+@pytest.fixture
+def broker():
+    return PlainBroker()
+
+
+@pytest.fixture
+def start(broker):
+    workers = []
+
+    def start(**options):
+        worker = greenq.Worker(broker, worker_timeout=50, **options)
+        workers.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.stop(5000)
+
+
+def test_a_message_runs_and_is_acknowledged(broker, start):
+    ran = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work():
+        ran.set()
+
+    work.send()
+    worker = start()
+
+    assert ran.wait(5)
+    worker.stop(5000)
+    assert broker.calls == ["ack"]
+
+
+def test_a_failing_message_is_retried_until_it_is_dead(broker, start):
+    attempts = []
+    over = threading.Event()
+
+    @greenq.actor(broker=broker, max_retries=2, min_backoff=1)
+    def work():
+        attempts.append(1)
+        if len(attempts) == 3:
+            over.set()
+        raise RuntimeError("no")
+
+    work.send()
+    worker = start()
+
+    assert over.wait(10)
+    worker.stop(5000)
+    assert [dead.actor_name for dead in broker.dead] == ["work"]
+    assert broker.dead[0].options["retries"] == 3
+
+
+def test_delayed_messages_run_in_the_order_in_which_they_are_due(broker, start):
+    ran = []
+    over = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work(name):
+        ran.append(name)
+        if len(ran) == 2:
+            over.set()
+
+    work.send_with_options(args=("later",), delay=300)
+    work.send_with_options(args=("sooner",), delay=100)
+    start()
+
+    assert over.wait(10)
+    assert ran == ["sooner", "later"]
+
+
+def test_delayed_messages_that_are_held_go_back_when_the_worker_stops(broker, start):
+    held = threading.Event()
+
+    class Watch(greenq.Middleware):
+        def before_delay_message(self, broker, message):
+            held.set()
+
+    broker.add_middleware(Watch())
+
+    @greenq.actor(broker=broker)
+    def work():
+        pass
+
+    work.send_with_options(delay=60_000)
+    worker = start()
+    assert held.wait(5)
+    worker.stop(5000)
+
+    assert broker.calls == ["requeue"]
+    assert broker.ready["default.DQ"].qsize() == 1
+
+
+def test_a_retry_that_cannot_be_enqueued_leaves_the_message_unacknowledged(broker, start):
+    refused = threading.Event()
+
+    class Refusing(greenq.Middleware):
+        def before_enqueue(self, broker, message, delay):
+            if "retries" in message.options:
+                refused.set()
+                raise OSError("the disk is full")
+
+    class Strict(PlainBroker):
+        def emit_before(self, signal, *args, **kwargs):
+            for hook in self.hooks("before_" + signal):
+                hook(self, *args, **kwargs)
+
+    broker = Strict()
+    broker.add_middleware(Refusing())
+
+    @greenq.actor(broker=broker, min_backoff=1)
+    def work():
+        raise RuntimeError("no")
+
+    work.send()
+    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
+    worker.start()
+    assert refused.wait(5)
+    worker.stop(5000)
+
+    assert "ack" not in broker.calls
+    assert "requeue" in broker.calls
