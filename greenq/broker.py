@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,6 +72,10 @@ class Broker:
     #: Whether delayed messages wait inside the broker. Where they do not, the worker
     #: consumes the delay queues and holds what is not due.
     holds_delays: ClassVar[bool] = False
+
+    #: The types of the message options that brokers themselves look at; see
+    #: Middleware.message_option_types.
+    message_option_types: ClassVar[Mapping[str, tuple[type, ...]]] = {"broker_priority": (int, type(None))}
 
     #: Whether other processes can consume what this one enqueues.
     shared: ClassVar[bool] = True
@@ -276,7 +280,9 @@ class Broker:
         # already; the message's own broker_priority counts the other way, as RabbitMQ does.
         own = message.options.get("broker_priority")
         if own is not None:
-            return -int(own)
+            if not isinstance(own, int):
+                raise ValueError(f"broker_priority has to be an integer (higher runs first), not {own!r:.80}.")
+            return -own
         actor = self.actors.get(message.actor_name)
         return 0 if actor is None else actor.priority
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..actor import Actor
@@ -169,9 +170,9 @@ class Processor:
         try:
             follow_ups = self._follow_ups(message, writes_follow_ups)
         except Exception as error:
-            # Never an ack without what follows from it: the message stays for another try.
+            # The broker takes nothing: never an ack without what follows from it.
             self.logger.error(
-                "What follows from message %s could not be enqueued, so it goes back to its queue: %s",
+                "What follows from message %s could not be enqueued, so it goes back to its queue: %r",
                 message._message.message_id,
                 error,
             )
@@ -202,9 +203,10 @@ class Processor:
                     envelopes.append(self._prepare(each, delay))
                 else:
                     self._broker.enqueue(each, delay=delay)
-            except (MiddlewareError, MessageTooLarge) as error:
+            except (MiddlewareError, MessageTooLarge, TypeError, ValueError) as error:
+                # It will be refused at every try, so the message itself must not end as done.
                 self.logger.warning(
-                    "A message that follows from %s was refused: %s", message._message.message_id, error
+                    "A message that follows from %s was refused: %r", message._message.message_id, error
                 )
                 message.fail(f"What follows from it was refused: {type(error).__name__}: {error}")
         return envelopes
@@ -242,9 +244,9 @@ def wrong_option(message: Message[Any], broker: Broker) -> str | None:
     Messages come from other programs too: an option of a type that a middleware does not
     expect would raise in its hooks, where it would be logged and passed over.
     """
-    for middleware in broker.middleware:
-        types = getattr(middleware, "message_option_types", None)
-        for name, expected in (types or {}).items():
+    for declares in (broker, *broker.middleware):
+        types: Mapping[str, tuple[type, ...]] = getattr(declares, "message_option_types", {})
+        for name, expected in types.items():
             if name in message.options and not isinstance(message.options[name], expected):
                 names = " or ".join("null" if each is type(None) else each.__name__ for each in expected)
                 return f"Its option {name} is {message.options[name]!r:.80} instead of {names}."

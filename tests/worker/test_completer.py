@@ -1,0 +1,177 @@
+"""The completer: verdicts are written in batches, whatever the broker does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+import greenq
+from greenq.broker import Consumer, MessageProxy
+from greenq.errors import ConnectionClosed
+from greenq.message import Message
+from greenq.runtime import current
+from greenq.verdict import Action, Verdict
+from greenq.worker.completer import Completer
+
+
+class Recorder(Consumer):
+    def __init__(self, answers=()):
+        self.batches = []
+        self.answers = list(answers)
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.writing = threading.Event()
+
+    def complete(self, verdicts):
+        self.writing.set()
+        self.may_write.wait(10)
+        answer = self.answers.pop(0) if self.answers else ()
+        if isinstance(answer, BaseException):
+            raise answer
+        self.batches.append(list(verdicts))
+        return answer(verdicts) if callable(answer) else answer
+
+
+@pytest.fixture
+def make(broker):
+    made = []
+
+    def make(consumer, bound=100):
+        completer = Completer(current(), broker, "default", bound=bound)
+        completer.consumer = consumer
+        made.append((completer, consumer))
+        return completer
+
+    yield make
+    for completer, consumer in made:
+        consumer.may_write.set()
+        completer.stop()
+        assert completer._task.join(10)
+
+
+def acks(count):
+    return [Verdict(Action.ACK, MessageProxy(Message("default", "work", (n,), {}, {}))) for n in range(count)]
+
+
+def test_verdicts_gather_while_a_write_is_under_way(make):
+    consumer = Recorder()
+    consumer.may_write.clear()
+    completer = make(consumer)
+    first, *others = acks(10)
+
+    completer.hand_over(first)
+    assert consumer.writing.wait(5)
+    for verdict in others:
+        completer.hand_over(verdict)
+    consumer.may_write.set()
+
+    assert completer.flush(5)
+    assert consumer.batches == [[first], others]
+
+
+def test_a_second_verdict_on_a_message_is_dropped(make):
+    consumer = Recorder()
+    completer = make(consumer)
+    (verdict,) = acks(1)
+
+    completer.hand_over(verdict)
+    completer.hand_over(Verdict(Action.REQUEUE, verdict.message))
+
+    assert completer.flush(5)
+    assert consumer.batches == [[verdict]]
+
+
+def test_an_outage_loses_no_verdict_and_is_told_once_at_each_end(make, caplog):
+    consumer = Recorder([ConnectionClosed("away"), ConnectionClosed("away"), ConnectionClosed("away")])
+    completer = make(consumer)
+    verdicts = acks(3)
+
+    with caplog.at_level(logging.INFO):
+        for verdict in verdicts:
+            completer.hand_over(verdict)
+        assert completer.flush(10)
+
+    assert [verdict for batch in consumer.batches for verdict in batch] == verdicts
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_an_unwritable_verdict_does_not_hold_up_the_others(make, caplog):
+    bad = acks(1)[0]
+
+    class Picky(Recorder):
+        def complete(self, verdicts):
+            if bad in verdicts:
+                raise TypeError("not this one")
+            return super().complete(verdicts)
+
+    consumer = Picky()
+    completer = make(consumer)
+    consumer.may_write.clear()
+    first, *others = acks(4)
+    completer.hand_over(first)
+    assert consumer.writing.wait(5)
+    for verdict in (others[0], bad, *others[1:]):
+        completer.hand_over(verdict)
+    consumer.may_write.set()
+
+    assert completer.flush(5)
+    assert [verdict for batch in consumer.batches for verdict in batch] == [first, *others]
+    assert "could not be written" in caplog.text
+
+
+def test_a_refused_verdict_is_told_and_its_after_hook_does_not_run(make, broker, caplog):
+    acked = []
+
+    class Watch(greenq.Middleware):
+        def after_ack(self, broker, message):
+            acked.append(message)
+            hooks_ran.set()
+
+    hooks_ran = threading.Event()
+    broker.add_middleware(Watch())
+    consumer = Recorder([lambda verdicts: [verdicts[0]]])
+    completer = make(consumer)
+    consumer.may_write.clear()
+    kept, refused, accepted = acks(3)
+    consumer.answers = [(), lambda verdicts: [refused]]
+
+    completer.hand_over(kept)
+    assert consumer.writing.wait(5)
+    completer.hand_over(refused)
+    completer.hand_over(accepted)
+    consumer.may_write.set()
+    assert completer.flush(5)
+    completer.stop()
+    while len(acked) < 2:
+        assert hooks_ran.wait(5)
+        hooks_ran.clear()
+
+    assert [message for message in acked if message is refused.message] == []
+    assert refused.message.message_id in caplog.text
+
+
+def test_whoever_brings_more_verdicts_than_the_bound_waits(make):
+    consumer = Recorder()
+    consumer.may_write.clear()
+    completer = make(consumer, bound=2)
+    verdicts = acks(4)
+    completer.hand_over(verdicts[0])
+    assert consumer.writing.wait(5)
+    handed_over = []
+
+    def hand_over_the_rest():
+        for verdict in verdicts[1:]:
+            completer.hand_over(verdict)
+            handed_over.append(verdict)
+
+    bringer = threading.Thread(target=hand_over_the_rest)
+    bringer.start()
+    bringer.join(0.2)
+    assert handed_over == verdicts[1:3]
+    consumer.may_write.set()
+    bringer.join(10)
+
+    assert completer.flush(5)
+    assert handed_over == verdicts[1:]

@@ -1,0 +1,155 @@
+"""The words of the runtime mean the same in both worlds."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from greenq.errors import Interrupt, TimeLimitExceeded
+from greenq.runtime import current
+from greenq.worker.deadlines import Deadlines
+
+
+@pytest.fixture
+def runtime():
+    return current()
+
+
+def test_an_interrupt_is_raised_inside_the_guard_or_not_at_all(runtime):
+    strays, raised, over = [], [], threading.Event()
+    guards = []
+
+    def job():
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            runtime.sleep(0)
+
+    def slot():
+        while not over.is_set():
+            guard = runtime.guard()
+            guards.append(guard)
+            try:
+                try:
+                    guard.run(job)
+                except TimeLimitExceeded:
+                    raised.append(1)
+                runtime.sleep(0)
+            except Interrupt:
+                strays.append(1)
+
+    slots = [runtime.spawn(slot, name="slot") for _ in range(4)]
+    for _ in range(500):
+        for guard in guards[-4:]:
+            guard.interrupt(TimeLimitExceeded)
+        runtime.sleep(0.001)
+    over.set()
+
+    assert all(slot.join(10) for slot in slots)
+    assert raised
+    assert not strays
+
+
+def test_a_guard_refuses_interrupts_outside_of_run(runtime):
+    answers = []
+
+    def slot():
+        guard = runtime.guard()
+        answers.append(guard.interrupt(TimeLimitExceeded))
+        guard.run(lambda: None)
+        answers.append(guard.interrupt(TimeLimitExceeded))
+        answers.append(guard.interrupted_by)
+
+    assert runtime.spawn(slot, name="slot").join(5)
+    assert answers == [False, False, None]
+
+
+def test_an_event_may_be_set_by_a_native_thread(runtime):
+    event = runtime.event()
+
+    runtime.start_native_thread(event.set, name="setter")
+
+    assert event.wait(5)
+
+
+def test_requests_are_answered_by_a_native_thread(runtime):
+    answered = []
+
+    def ask():
+        request = runtime.request()
+        runtime.start_native_thread(lambda: runtime.answer([request]), name="answerer")
+        request.wait()
+        answered.append(1)
+
+    asking = [runtime.spawn(ask, name="asker") for _ in range(20)]
+
+    assert all(task.join(5) for task in asking)
+    assert len(answered) == 20
+
+
+def test_a_request_that_was_answered_before_the_wait_does_not_wait(runtime):
+    request = runtime.request()
+    done = runtime.native_lock()
+    done.acquire()
+
+    def answer():
+        runtime.answer([request])
+        done.release()
+
+    runtime.start_native_thread(answer, name="answerer")
+    while not done.acquire(False):
+        runtime.sleep(0.001)
+
+    request.wait()
+
+
+class RecordingGuard:
+    interrupted_by = None
+
+    def __init__(self):
+        self.interrupted_at = None
+        self.interrupted = threading.Event()
+
+    def run(self, call, *args):
+        return call(*args)
+
+    def interrupt(self, exception):
+        self.interrupted_at = time.monotonic()
+        self.interrupted.set()
+        return True
+
+
+def test_deadlines_interrupt_the_nearest_first_whatever_the_order_of_their_starts(runtime):
+    deadlines = Deadlines(runtime)
+    guards = [RecordingGuard() for _ in range(3)]
+
+    for guard, limit_ms in zip(guards, (90, 30, 60), strict=True):
+        deadlines.start(guard, limit_ms)
+
+    for guard in guards:
+        assert guard.interrupted.wait(5)
+    late, early, middle = (guard.interrupted_at for guard in guards)
+    assert early < middle < late
+
+
+def test_a_job_that_ended_in_time_is_not_interrupted(runtime):
+    deadlines = Deadlines(runtime)
+    in_time, late = RecordingGuard(), RecordingGuard()
+
+    deadline = deadlines.start(in_time, 30)
+    deadlines.start(late, 60)
+    deadlines.stop(deadline)
+
+    assert late.interrupted.wait(5)
+    assert not in_time.interrupted.is_set()
+
+
+def test_deadlines_of_ended_jobs_do_not_pile_up(runtime):
+    deadlines = Deadlines(runtime)
+
+    for _ in range(20_000):
+        deadlines.stop(deadlines.start(RecordingGuard(), 600_000))
+
+    assert len(deadlines._heap) < 3000
+    deadlines.close()

@@ -1,0 +1,217 @@
+"""Stopping: nothing new starts, jobs end or go back, and it is over in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import greenq
+from greenq.errors import ConnectionClosed, Shutdown
+
+
+def wait_a_long_time():
+    for _ in range(2000):
+        time.sleep(0.01)
+
+
+def stop_in_background(worker, timeout):
+    thread = threading.Thread(target=worker.stop, args=(timeout,))
+    thread.start()
+    return thread
+
+
+def test_running_jobs_end_and_waiting_ones_stay_in_the_queue(broker, start):
+    started, go_on = threading.Event(), threading.Event()
+    ended = []
+
+    @greenq.actor(broker=broker)
+    def work(number):
+        started.set()
+        go_on.wait(10)
+        ended.append(number)
+
+    for number in range(3):
+        work.send(number)
+    worker = start(concurrency=1)
+    assert started.wait(5)
+    stopping = stop_in_background(worker, 10_000)
+    go_on.set()
+    stopping.join(10)
+
+    assert ended == [0]
+    assert worker.given_back == 0
+    assert broker.queues["default"].qsize() == 2
+
+
+def test_jobs_that_do_not_end_go_back_uncharged_when_the_time_is_over(broker, start):
+    started = threading.Barrier(4, timeout=10)
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def work():
+        started.wait()
+        wait_a_long_time()
+
+    for _ in range(3):
+        work.send()
+    worker = start(concurrency=3)
+    started.wait()
+    begun = time.monotonic()
+    worker.stop(500)
+
+    assert time.monotonic() - begun < 2
+    assert worker.given_back == 3
+    assert broker.queues["default"].qsize() == 3
+    assert not broker.dead_letters
+
+
+def test_clean_up_runs_before_the_time_is_over(broker, start):
+    started, cleaned_up = threading.Event(), threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work():
+        started.set()
+        try:
+            wait_a_long_time()
+        finally:
+            cleaned_up.set()
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    worker.stop(500)
+
+    assert cleaned_up.is_set()
+    assert worker.given_back == 1
+
+
+def test_an_actor_that_asked_is_told_at_once_and_its_message_goes_back(broker, start):
+    started = threading.Event()
+    told = []
+
+    @greenq.actor(broker=broker, notify_shutdown=True, max_retries=0)
+    def work():
+        started.set()
+        try:
+            wait_a_long_time()
+        except Shutdown:
+            told.append(1)
+            raise
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    begun = time.monotonic()
+    worker.stop(60_000)
+
+    assert time.monotonic() - begun < 10
+    assert told == [1]
+    assert worker.given_back == 0
+    assert broker.queues["default"].qsize() == 1
+    assert not broker.dead_letters
+
+
+def test_an_actor_that_did_not_ask_is_left_alone(broker, start):
+    started, go_on = threading.Event(), threading.Event()
+    ended = []
+
+    @greenq.actor(broker=broker)
+    def work():
+        started.set()
+        go_on.wait(10)
+        ended.append(1)
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    stopping = stop_in_background(worker, 30_000)
+    go_on.set()
+    stopping.join(10)
+
+    assert ended == [1]
+
+
+def test_a_message_that_swallows_shutdown_and_returns_has_succeeded(broker, start):
+    started = threading.Event()
+
+    @greenq.actor(broker=broker, notify_shutdown=True)
+    def work():
+        started.set()
+        try:
+            wait_a_long_time()
+        except Shutdown:
+            return
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    worker.stop(10_000)
+
+    assert broker.queues["default"].qsize() == 0
+    assert broker.queues["default"].unfinished_tasks == 0
+
+
+def test_a_failing_clean_up_after_shutdown_spends_no_retry(broker, start):
+    started = threading.Event()
+
+    @greenq.actor(broker=broker, notify_shutdown=True, max_retries=0)
+    def work():
+        started.set()
+        try:
+            wait_a_long_time()
+        finally:
+            raise OSError("clean-up failed")
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    worker.stop(10_000)
+
+    assert broker.queues["default"].qsize() == 1
+    assert not broker.dead_letters
+
+
+def test_stopping_is_in_time_although_the_broker_takes_no_verdicts(broker, start, monkeypatch):
+    started = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work():
+        started.set()
+
+    worker = start()
+    consumer = worker.consumers["default"]
+
+    def refuse(verdicts):
+        raise ConnectionClosed("the broker is away")
+
+    while consumer.consumer is None:
+        time.sleep(0.001)
+    monkeypatch.setattr(consumer.consumer, "complete", refuse)
+    work.send()
+    assert started.wait(5)
+    begun = time.monotonic()
+    worker.stop(500)
+
+    assert time.monotonic() - begun < 3
+
+
+def test_stopping_twice_does_nothing_the_second_time(broker, start):
+    worker = start()
+
+    worker.stop(1000)
+    worker.stop(1000)
+
+
+def test_a_paused_worker_starts_nothing_until_it_is_resumed(broker, start):
+    ran = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work():
+        ran.set()
+
+    worker = start()
+    worker.pause()
+    work.send()
+    assert not ran.wait(0.3)
+    worker.resume()
+
+    assert ran.wait(5)
