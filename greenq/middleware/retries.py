@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backoff import LONGEST_BACKOFF_MS, backoff_ms
 from ..clock import now_ms
-from ..errors import RateLimitExceeded, Retry
+from ..errors import RateLimitExceeded, Retry, Shutdown
 from ..logging import get_logger
 from .middleware import Middleware
 
@@ -82,8 +82,8 @@ class Retries(Middleware):
         result: Any | None = None,
         exception: BaseException | None = None,
     ) -> None:
-        if exception is None:
-            return
+        if exception is None or isinstance(exception, Shutdown):
+            return  # the worker gives what it interrupted back to the queue
         inner = message._message
         actor = broker.actors[inner.actor_name]
         if isinstance(exception, _expected(inner, actor)):
