@@ -121,7 +121,7 @@ class Broker:
         self.actor_options |= set(middleware.actor_options)
         for actor in list(self.actors.values()):
             middleware.after_declare_actor(self, actor)
-        for queue_name in list(self.queues):
+        for queue_name in sorted(self.get_declared_queues()):
             middleware.after_declare_queue(self, queue_name)
         for queue_name in sorted(self.delay_queues):
             middleware.after_declare_delay_queue(self, queue_name)
@@ -230,7 +230,7 @@ class Broker:
 
     def get_declared_queues(self) -> set[str]:
         """The names of all queues declared so far."""
-        return set(self.queues)
+        return set(self.queues) - self.delay_queues
 
     def get_declared_delay_queues(self) -> set[str]:
         """The names of all delay queues declared so far."""
@@ -282,7 +282,7 @@ class Broker:
         if own is not None:
             if not isinstance(own, int):
                 raise ValueError(f"broker_priority has to be an integer (higher runs first), not {own!r:.80}.")
-            return -own
+            return -max(-_MOST_PRIORITY, min(own, _MOST_PRIORITY))
         actor = self.actors.get(message.actor_name)
         return 0 if actor is None else actor.priority
 
@@ -585,5 +585,8 @@ def _milliseconds(delay: Any) -> int:
         raise ValueError(f"A delay of {delay!r} ms is more than a thousand years. Delays are in milliseconds.")
     return int(delay)
 
+
+#: Priorities beyond this are cut: brokers store them in 32 bits or fewer.
+_MOST_PRIORITY = 2**31 - 1
 
 _LONGEST_DELAY_MS = 1000 * 366 * 24 * 3600 * 1000

@@ -107,14 +107,26 @@ class _Request:
         self._waiter: Any = None
 
     def wait(self) -> None:
-        if not self.is_answered:
-            self._waiter = Waiter(self.hub)
+        if self.is_answered:
+            return
+        self._waiter = Waiter(self.hub)
+        # A call from another thread is no reason for the loop to go on: without a watcher of
+        # its own, a process in which nothing else happens would be told that it is stuck.
+        keeper = self.hub.loop.async_()
+        keeper.start(_do_nothing)
+        try:
             self._waiter.get()
+        finally:
+            keeper.close()
 
     def answer(self) -> None:
         self.is_answered = True
         if self._waiter is not None:
             self._waiter.switch(None)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _answer_all(requests: list[_Request]) -> None:
@@ -159,6 +171,7 @@ class GreenletRuntime:
         _start_new_thread(run, ())
 
     native_lock = staticmethod(_allocate_lock)
+    native_socket = staticmethod(get_original("socket", "socket"))
 
 
 runtime = GreenletRuntime()

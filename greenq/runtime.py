@@ -123,6 +123,10 @@ class Runtime(Protocol):
         """A lock of the operating system, with ``acquire(blocking, timeout)`` and ``release``."""
         ...
 
+    def native_socket(self, family: int, kind: int) -> Any:
+        """A socket of the operating system, for native threads: its calls block."""
+        ...
+
 
 def is_patched() -> bool:
     """Whether gevent has made this process's threads greenlets."""

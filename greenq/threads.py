@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class ThreadRuntime:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     native_lock = staticmethod(threading.Lock)
+    native_socket = staticmethod(socket.socket)
 
 
 runtime = ThreadRuntime()

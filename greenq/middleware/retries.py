@@ -93,11 +93,18 @@ class Retries(Middleware):
 
         failures = inner.options.get("retries", 0)
         inner.options.update(retries=failures + 1, traceback=_traceback(exception), requeue_timestamp=now_ms())
-        if self._is_exhausted(failures, exception, inner, actor):
+        try:
+            is_exhausted = self._is_exhausted(failures, exception, inner, actor)
+            delay_ms = 0 if is_exhausted else self._delay_ms(failures, exception, inner, actor)
+        except Exception:
+            # In retry_when, or of options that make no sense. Left to itself it would be logged
+            # as a failed hook, and the message would end as done.
+            self.logger.critical("Whether to retry message %s cannot be decided.", inner.message_id, exc_info=True)
+            is_exhausted = True
+        if is_exhausted:
             self._give_up(message, failures, exception, actor)
             return
-        delay_ms = self._delay_ms(failures, exception, inner, actor)
-        self.logger.info("Retrying message %s in %d milliseconds.", inner.message_id, delay_ms)
+        self.logger.info("Retrying message %s in %s milliseconds.", inner.message_id, delay_ms)
         message.release(delay_ms)
 
     def _is_exhausted(

@@ -1,0 +1,102 @@
+"""`greenq-worker` and `python -m greenq`: runs the workers of an application.
+
+Joins the rooms: the command line's options, the pid file, the log and the supervisor. The
+process that runs this never imports gevent or the user's modules; worker processes do,
+which it starts as fresh interpreters.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from .cli.banner import banner, missing_actors
+from .cli.options import Options, parse_options
+from .exit_codes import ExitCode
+from .log_lines import configure
+from .logging import get_logger
+from .supervisor import Launch, PidFile, PidFileError, Supervisor
+
+# What a worker runs. It imports what this process would, from the same places; the
+# variable is taken out again so that programs started by jobs do not inherit it. The patch
+# comes before anything of greenq or of the user, so that no import order matters anywhere:
+# with `-m` the front door would be imported first.
+_WORKER = (
+    "import os, sys; sys.path[:] = os.environ.pop('GREENQ_SYS_PATH').split(os.pathsep); "
+    "import gevent.monkey; gevent.monkey.patch_all(); "
+    "from greenq.worker.process import main; main()"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run workers until they are told to stop; return the exit code.
+
+    Parameters:
+      arguments(Sequence[str]): The command line without the program's name. Default: that
+        of the process.
+
+    Raises:
+      SystemExit: The command line is wrong, or asks for help or the version only.
+    """
+    started_s = time.monotonic()
+    options = parse_options(arguments)
+    with ExitStack() as held:
+        try:
+            if options.pid_file is not None:
+                held.enter_context(PidFile(options.pid_file))
+            if not options.skip_logging:
+                configure(level=logging.DEBUG if options.verbose else logging.INFO, log_file=options.log_file)
+        except PidFileError as error:
+            print(f"greenq-worker: {error}", file=sys.stderr)
+            return ExitCode.PID_FILE
+        except OSError as error:
+            print(
+                f"greenq-worker: error: argument --log-file: {options.log_file!r} cannot be opened for "
+                f"appending: {error.strerror}",
+                file=sys.stderr,
+            )
+            return ExitCode.USAGE
+        supervisor = Supervisor(
+            launch(options),
+            processes=options.processes,
+            stop_timeout_ms=options.worker_shutdown_timeout,
+            announce=_Announcer(options, started_s),
+        )
+        return supervisor.run()
+
+
+def launch(options: Options) -> Launch:
+    """How the workers for these options are started."""
+    return Launch(
+        command=(sys.executable, "-c", _WORKER, "greenq-worker", options.broker, *options.modules),
+        environment={**os.environ, "GREENQ_SYS_PATH": os.pathsep.join(sys.path)},
+        options={**asdict(options), "argv": sys.argv},
+    )
+
+
+class _Announcer:
+    """Logs the banner when the first worker is ready."""
+
+    def __init__(self, options: Options, started_s: float) -> None:
+        self._options = options
+        self._started_s = started_s
+        self._logger = get_logger("greenq", "MainProcess")
+
+    def __call__(self, facts: Mapping[str, Any], is_first: bool) -> None:
+        if is_first:
+            ready_ms = round((time.monotonic() - self._started_s) * 1000)
+            for line in banner(self._options, facts, pid=os.getpid(), ready_ms=ready_ms):
+                self._logger.info("%s", line)
+        warning = missing_actors(facts)
+        if warning is not None:
+            self._logger.warning("%s", warning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

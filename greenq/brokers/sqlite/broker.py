@@ -1,0 +1,220 @@
+"""The broker that needs no server: a file that all processes of one machine share.
+
+The front of the room. The thread that works on the file is in store.py, what it does there
+in operations.py, worker ids and their leases in membership.py; attachment.py puts them together.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from ...broker import Broker
+from ...errors import QueueJoinTimeout, QueueNotFound
+from ...names import canonical_queue_name
+from ...runtime import current
+from ...verdict import Envelope
+from .attachment import Attachment
+from .consumer import SqliteConsumer
+from .operations import Count, Flush, TakeBack, Write, row
+
+if TYPE_CHECKING:
+    from ...middleware import Middleware
+
+
+class SqliteBroker(Broker):
+    """Keeps messages in one SQLite file: they survive restarts, and there is nothing to install.
+
+    Nothing is opened or created before the first use. A closed broker opens again when it is
+    used again; so does one in a forked child.
+
+    Parameters:
+      path(str): The file, which must be on a local disk. Default: greenq.db in the current
+        directory, as it is now.
+      middleware(list[Middleware]): Default: ``default_middleware``.
+      synchronous(str): "NORMAL": a message is safe from a crash of its processes once it is
+        enqueued; a power failure can undo the last moments. "FULL": safe from that as well,
+        at half the speed. Default: "NORMAL".
+      heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
+        stopped, are given to others. Default: 15 seconds.
+      dead_message_ttl(int): Milliseconds for which dead letters are kept. Default: 7 days.
+    """
+
+    holds_delays: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "greenq.db",
+        *,
+        middleware: list[Middleware] | None = None,
+        synchronous: str = "NORMAL",
+        heartbeat_timeout: int = 15_000,
+        dead_message_ttl: int = 604_800_000,
+    ) -> None:
+        super().__init__(middleware)
+        if synchronous not in ("NORMAL", "FULL"):
+            raise ValueError(f"synchronous is 'NORMAL' or 'FULL', not {synchronous!r}.")
+        if heartbeat_timeout < 100:
+            raise ValueError(f"A heartbeat_timeout of {heartbeat_timeout} ms is too short: give 100 or more.")
+        self.path = os.path.abspath(os.fspath(path))
+        self.lease_ms = heartbeat_timeout
+        self._synchronous = synchronous
+        self._dead_message_ttl_ms = dead_message_ttl
+        self._guard = current().native_lock()
+        self._attachment: Attachment | None = None
+        _brokers.add(self)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    __repr__ = __str__
+
+    # -- the producer's side
+
+    def write(self, envelopes: Sequence[Envelope]) -> None:
+        """Store these messages, all of them or none. They are stored when it returns.
+
+        Raises:
+          ConnectionFailed: The file cannot be opened; nothing was stored.
+          StorageError: The file cannot be written; nothing was stored.
+
+        May switch.
+        """
+        if envelopes:
+            self._attach().store.do(Write([row(envelope) for envelope in envelopes]))
+
+    # -- the worker's side
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SqliteConsumer:
+        """A consumer of a queue; the first one makes this process a worker, with an id and a lease.
+
+        Parameters:
+          queue_name(str): The queue.
+          prefetch(int): Of no meaning here: a consumer reserves what it is asked to fetch.
+          timeout(int): Milliseconds after which waiting ends without a message.
+
+        Raises:
+          QueueNotFound: The queue was never declared.
+          ConnectionFailed: The file cannot be opened.
+
+        May switch.
+        """
+        name = canonical_queue_name(queue_name)
+        if name not in self.queues:
+            raise QueueNotFound(
+                f"No queue named {queue_name!r} is declared. Declare it with declare_queue(), or declare an actor on it."
+            )
+        attachment = self._attach()
+        attachment.join()
+        return SqliteConsumer(attachment, name, timeout, self.logger)
+
+    @property
+    def worker_id(self) -> str | None:
+        """The id under which this process holds messages now; None if it consumes nothing."""
+        if self._attachment is None or self._attachment.membership.value is None:
+            return None
+        return str(self._attachment.membership.value)
+
+    def take_back(self, worker_id: str) -> int:
+        """Return what a dead worker holds to its queues; answer how many messages that were.
+
+        Parameters:
+          worker_id(str): Of a worker that is known to be dead.
+
+        May switch.
+        """
+        taken: int = self._attach().store.do(TakeBack(int(worker_id)))
+        return taken
+
+    def close(self) -> None:
+        """Return what is still reserved, uncharged, and end threads and connections.
+
+        A second time it does nothing. Consumers made before raise ConnectionClosed from now
+        on; a broker that is used again opens the file again. May switch.
+        """
+        with self._guard:
+            attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.close()
+
+    # -- for tests and operators
+
+    def flush(self, queue_name: str) -> None:
+        """Drop all messages of a queue, but for those that other processes are running. May switch."""
+        attachment = self._attach()
+        attachment.store.do(Flush(canonical_queue_name(queue_name), attachment.membership.value))
+
+    def flush_all(self) -> None:
+        """Drop all messages of all declared queues. May switch."""
+        for queue_name in list(self.queues):
+            self.flush(queue_name)
+
+    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
+        """Wait until nothing of a queue is ready, delayed or reserved. Meant for tests.
+
+        Parameters:
+          queue_name(str): The queue.
+          interval(int): Milliseconds between two looks.
+          timeout(int): Milliseconds. Default: no limit.
+
+        Raises:
+          QueueJoinTimeout: There still was something.
+
+        May switch.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            waiting, delayed, _ = self.get_queue_message_counts(queue_name)
+            if waiting + delayed == 0:
+                return
+            pause_s = interval / 1000
+            if deadline is not None:
+                pause_s = min(pause_s, deadline - time.monotonic())
+                if pause_s <= 0:
+                    raise QueueJoinTimeout(
+                        f"Queue {queue_name!r} still had {waiting} messages that were ready or running and {delayed} "
+                        f"delayed ones after {timeout} ms. Is a worker running on it?"
+                    )
+            current().sleep(pause_s)
+
+    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
+        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
+        counts: tuple[int, int, int] = self._attach().store.do(Count(canonical_queue_name(queue_name)))
+        return counts
+
+    # -- the file
+
+    def _attach(self) -> Attachment:
+        attachment = self._attachment
+        if attachment is None:
+            with self._guard:
+                attachment = self._attachment
+                if attachment is None:
+                    attachment = Attachment(self.path, self._synchronous, self.lease_ms, self._dead_message_ttl_ms)
+                    self._attachment = attachment
+        return attachment
+
+    def _forget(self) -> None:
+        # In a child, whose parent may have held the old lock at the fork.
+        attachment = self._attachment
+        self._guard = current().native_lock()
+        self._attachment = None
+        if attachment is not None:
+            _left_to_the_parent.append(attachment)
+            attachment.forget()
+
+
+# A child never uses its parent's connection, nor closes it: SQLite would drop or break locks.
+_brokers: weakref.WeakSet[SqliteBroker] = weakref.WeakSet()
+_left_to_the_parent: list[Attachment] = []
+
+
+def _forget_in_child() -> None:
+    for broker in list(_brokers):
+        broker._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,265 @@
+"""Opens the broker's file, and refuses what is not safe to use as one.
+
+Every refusal says what is wrong, with which path, and what to do next. Knows the schema's
+version, not what the tables are for: see schema.sql and operations.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from importlib import resources
+from urllib.parse import quote
+
+from ...errors import ConnectionFailed, StorageError
+from .contention import while_locked
+
+#: Says in the file's header whose it is: "grnq".
+APPLICATION_ID = 0x67726E71
+SCHEMA_VERSION = 1
+#: STRICT tables came with it.
+OLDEST_SQLITE = (3, 37, 0)
+
+# What locks and shared memory do not work on, by the kernel's names.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    "9p afs acfs beegfs ceph cifs coda fuse.ceph fuse.cephfs fuse.davfs fuse.glusterfs fuse.juicefs fuse.rclone "
+    "fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs prl_fs smb smb2 smb3 smbfs "
+    "vboxsf".split()
+)
+
+
+class File:
+    """The file at a path, once it has been opened: never another one at the same path.
+
+    Parameters:
+      path(str): Absolute.
+      synchronous(str): "NORMAL" or "FULL".
+    """
+
+    def __init__(self, path: str, synchronous: str) -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self._identity: tuple[int, int] | None = None
+
+    def open(self) -> sqlite3.Connection:
+        """Open the file; the first time, create it if it does not exist.
+
+        The connection may only be used by the thread that asked for it.
+
+        Raises:
+          ConnectionFailed: It cannot be used; says why.
+          StorageError: It is no longer the file that was opened before.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ConnectionFailed(
+                f"SQLite {sqlite3.sqlite_version} is too old for {self.path}: greenq needs "
+                f"{'.'.join(map(str, OLDEST_SQLITE))} or later. Use a newer Python or system library."
+            )
+        if self._identity is None:
+            self._make_sure_it_exists()
+        else:
+            self.check()
+        identity = _identity_of(self.path)
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            raise ConnectionFailed(explain(error, self.path)) from error
+        try:
+            while_locked(self.path, lambda: self._prepare(connection))
+            if _identity_of(self.path) != identity:
+                raise ConnectionFailed(f"{self.path} was replaced while it was opened. Try again.")
+        except sqlite3.Error as error:
+            connection.close()
+            raise ConnectionFailed(explain(error, self.path)) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._identity = identity
+        return connection
+
+    def check(self) -> None:
+        """Make sure that the path still names the file that was opened.
+
+        Raises:
+          StorageError: It does not. Messages written now would go to a file without a name.
+        """
+        found = _identity_of(self.path)
+        if found != self._identity:
+            raise StorageError(
+                f"{self.path} was {'deleted' if found is None else 'replaced by another file'} while it was in use, so "
+                "nothing was read or written. Put the file back, or restart the processes that use it to go on with "
+                + ("a new one." if found is None else "the one that is there now.")
+            )
+
+    # -- before it is opened
+
+    def _make_sure_it_exists(self) -> None:
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            raise ConnectionFailed(
+                f"{self.path} cannot be created because {folder} is not a directory. Create it, or choose another path."
+            )
+        _refuse_network_file_system(self.path, folder)
+        try:
+            # Exclusive, so that of two processes one creates it, and nobody follows a link.
+            created = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            self._refuse_what_is_no_file()
+        except OSError as error:
+            raise ConnectionFailed(
+                f"{self.path} cannot be created: {error.strerror}. Make {folder} writable for this process, "
+                "or choose another path."
+            ) from error
+        else:
+            os.close(created)
+
+    def _refuse_what_is_no_file(self) -> None:
+        # Looked at, never opened: closing it again would drop the locks that another
+        # connection of this process has on it.
+        mode = os.lstat(self.path).st_mode
+        if stat.S_ISLNK(mode):
+            raise ConnectionFailed(
+                f"{self.path} is a symbolic link, and links are not followed. Give the path that it points to."
+            )
+        if stat.S_ISDIR(mode):
+            raise ConnectionFailed(f"{self.path} is a directory. Give the path of a file in it.")
+        if not stat.S_ISREG(mode):
+            raise ConnectionFailed(f"{self.path} is not a regular file. Give the path of one, or of none.")
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise ConnectionFailed(
+                f"{self.path} cannot be read and written by this process. Change its owner or its mode, or run as "
+                "the user it belongs to."
+            )
+
+    # -- opening
+
+    def _connect(self) -> sqlite3.Connection:
+        # mode=rw: SQLite itself never creates the file, so it cannot come back empty.
+        # The deadlines are ours, see contention.py.
+        connection = sqlite3.connect(
+            f"file:{quote(self.path)}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            timeout=0,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA cache_size=-16000")  # KiB
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        is_new = self._is_new(connection)
+        # Cannot be done in a transaction. Until the tables are there, others may do it, too.
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        connection.execute("PRAGMA journal_size_limit=67108864").fetchone()
+        if not is_new:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if self._is_new(connection):
+                for statement in _schema():
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file is still empty; refuses one that is somebody else's."""
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if owner == 0 and version == 0 and not tables:
+            return True
+        if owner != APPLICATION_ID or not {"messages", "dead_letters", "workers"} <= tables:
+            raise ConnectionFailed(
+                f"{self.path} is a database of another program; it was left as it is. Give a path of its own to greenq."
+            )
+        if version != SCHEMA_VERSION:
+            raise ConnectionFailed(
+                f"{self.path} was made by {'a newer' if version > SCHEMA_VERSION else 'another'} version of greenq "
+                f"(its format is {version}, this version knows {SCHEMA_VERSION}); it was left as it is. Run that "
+                "version, or give another path."
+            )
+        return False
+
+
+def explain(error: BaseException, path: str) -> str:
+    """What SQLite's complaint about this file means, and what to do next."""
+    text = str(error)
+    if "is full" in text:
+        return (
+            f"There is no space left for {path}, so nothing was written. Free some on its file system, then try again."
+        )
+    if "malformed" in text:
+        return (
+            f"{path} is damaged ({text}). Stop all processes that use it, keep a copy of it and of the files beside "
+            f"it, and save what can be read with: sqlite3 {path} .recover"
+        )
+    if "not a database" in text:
+        return f"{path} is not a database; it was left as it is. Give a path of its own to greenq."
+    if "readonly" in text:
+        return (
+            f"{path} cannot be written ({text}), so nothing was. Make the file and its directory writable for this "
+            "process; the files beside it (-wal, -shm) too."
+        )
+    if "unable to open" in text:
+        return (
+            f"{path} cannot be opened ({text}). Check that it exists, and that this process may write it, the files "
+            "beside it (-wal, -shm) and their directory."
+        )
+    return f"{path} could not be read or written: {text}. Check its file system and the system's log."
+
+
+def _schema() -> list[str]:
+    text = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+    lines = [line.split("--")[0] for line in text.splitlines()]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse_network_file_system(path: str, folder: str) -> None:
+    kind = file_system_of(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise ConnectionFailed(
+            f"{path} is on a network file system ({kind}), where SQLite's locks do not hold and messages would be "
+            "lost. Choose a path on a local disk."
+        )
+
+
+def file_system_of(folder: str, mounts_file: str = "/proc/self/mountinfo") -> str | None:
+    """The kernel's name for the kind of file system a directory is on; None if it does not tell."""
+    folder = os.path.realpath(folder)
+    found, kind = "", None
+    try:
+        with open(mounts_file, encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                # 36 35 98:0 / /mnt/data rw,noatime shared:1 - ext4 /dev/sda1 rw
+                fields = line.split()
+                mount_point = _without_escapes(fields[4])
+                is_above = folder == mount_point or folder.startswith(mount_point.rstrip("/") + "/")
+                if is_above and len(mount_point) >= len(found):
+                    found, kind = mount_point, fields[fields.index("-", 5) + 1]
+    except (OSError, ValueError, IndexError):
+        return None
+    return kind
+
+
+def _without_escapes(mount_point: str) -> str:
+    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        mount_point = mount_point.replace(escape, character)
+    return mount_point

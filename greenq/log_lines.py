@@ -1,0 +1,113 @@
+"""How the processes of `greenq-worker` write their log: one event, one line, one write.
+
+Every process writes for itself, to the standard error that all of them inherited or to
+a file opened for appending. One write call a record keeps lines whole without anybody
+in between, so a worker never waits for another process to read its log.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+
+_STDERR = 2
+
+# What a terminal or a line-wise reader would take for more than a character.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROL |= {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_CONTROL_IN_TRACEBACKS = {code: escape for code, escape in _CONTROL.items() if code != 0x0A}
+
+# Up to the last @ of the word: a password that should have been quoted may contain one.
+_PASSWORD_IN_URL = re.compile(r"(://[^\s:@/]*):\S*@")
+_PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|secret|token)=)[^&\s'\"]*", re.IGNORECASE)
+
+
+def configure(*, level: int, log_file: str | None = None, task_name: Callable[[], str] | None = None) -> None:
+    """Have the root logger write lines.
+
+    Parameters:
+      level(int): The lowest level that is written.
+      log_file(str): A file to append to. Default: standard error.
+      task_name(Callable[[], str]): Names whoever logs. Default: the thread's name.
+
+    Raises:
+      OSError: The file cannot be opened for writing.
+    """
+    fd = _STDERR
+    if log_file is not None:
+        fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    handler = LineHandler(fd)
+    handler.setFormatter(LineFormatter(task_name))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level)
+
+
+def log_with_details(logger: logging.Logger, level: int, message: str, details: str) -> None:
+    """Log a message, followed by details of many lines where a traceback would be."""
+    if logger.isEnabledFor(level):
+        record = logger.makeRecord(logger.name, level, "", 0, message, (), None)
+        record.exc_text = details
+        logger.handle(record)
+
+
+def without_password(text: str) -> str:
+    """The same text; what looks like a password in a URL is three stars."""
+    if "://" not in text:
+        return text
+    return _PASSWORD_IN_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1:***@", text))
+
+
+class LineHandler(logging.Handler):
+    """Writes each record to a file descriptor with one call.
+
+    Parameters:
+      fd(int): Where to.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            data = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        except Exception:
+            self.handleError(record)
+            return
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            # A full disk, a reader that went away: there is nowhere left to say so, and a
+            # log line is no reason to fail a job.
+            return
+
+
+class LineFormatter(logging.Formatter):
+    """``[time] [PID n] [task] [logger] [LEVEL] message``, control characters escaped.
+
+    Tracebacks follow on lines of their own. Passwords in URLs are masked in both.
+    """
+
+    def __init__(self, task_name: Callable[[], str] | None = None) -> None:
+        super().__init__()
+        self._task_name = task_name
+
+    def format(self, record: logging.LogRecord) -> str:
+        task = self._task_name() if self._task_name is not None else record.threadName
+        message = without_password(record.getMessage()).translate(_CONTROL)
+        text = (
+            f"[{self.formatTime(record)}] [PID {record.process}] [{task}] "
+            f"[{record.name}] [{record.levelname}] {message}"
+        )
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        for details in (record.exc_text, record.stack_info):
+            if details:
+                text += "\n" + without_password(details.rstrip("\n")).translate(_CONTROL_IN_TRACEBACKS)
+        return text

@@ -1,0 +1,161 @@
+"""One worker process, as its supervisor sees it: a pid, two pipes and what it reported.
+
+Starts it and talks to it. Does not decide anything: see supervisor.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..json_lines import Decoder, encode
+from . import signals
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How workers are started.
+
+    Attributes:
+      command(tuple[str, ...]): Program and arguments. Two numbers are appended: the file
+        descriptors on which it reads commands and writes reports.
+      environment(Mapping[str, str]): Its environment variables.
+      options(Mapping[str, Any]): What it is told first: ``{"command": "start", "number":
+        its place, "options": these}``.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    options: Mapping[str, Any]
+
+
+class Child:
+    """A worker process that was started.
+
+    It hears of its supervisor's death from the end of its control pipe: the supervisor has
+    the only other end, so nothing needs to be done for that.
+
+    Parameters:
+      number(int): Its place, from 1.
+      launch(Launch): How it is started.
+
+    Attributes:
+      pid(int): Its process id.
+      report_fd(int): Readable when it has reported something.
+      ready_at(float | None): Monotonic seconds at which it became ready.
+      worker_id(str | None): Under which it holds work now; its own word, as it reported it.
+      errands(set[str]): Worker ids that it was told to take back and has not yet.
+      failure(str | None): Why it could not start, in its own words.
+      stopping(bool): Whether it was told to stop.
+      kill_at(float | None): Monotonic seconds at which the patience with its stop ends.
+      returncode(int | None): How it ended, as subprocess has it.
+
+    Raises:
+      OSError: The system has no room for another process, or for its pipes.
+    """
+
+    def __init__(self, number: int, launch: Launch) -> None:
+        self.number = number
+        self.ready_at: float | None = None
+        self.worker_id: str | None = None
+        self.did_a_job = False
+        self.errands: set[str] = set()
+        self.failure: str | None = None
+        self.stopping = False
+        self.kill_at: float | None = None
+        self.killed = False
+        self._reports = Decoder()
+        self._start(launch)
+        self._tell({"command": "start", "number": number, "options": dict(launch.options)})
+
+    def _start(self, launch: Launch) -> None:
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:
+            control, self._control_fd = os.pipe()
+            childs_ends.callback(os.close, control)
+            on_failure.callback(os.close, self._control_fd)
+            self.report_fd, report = os.pipe()
+            childs_ends.callback(os.close, report)
+            on_failure.callback(os.close, self.report_fd)
+            os.set_blocking(self._control_fd, False)
+            os.set_blocking(self.report_fd, False)
+            # It lets the signals through as soon as it has handlers for them: none can kill
+            # it, or print a KeyboardInterrupt, before it has.
+            with signals.blocked():
+                self._process = subprocess.Popen(
+                    [*launch.command, str(control), str(report)],
+                    env=dict(launch.environment),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(control, report),
+                )
+            on_failure.pop_all()
+        self.pid = self._process.pid
+
+    # -- what it says
+
+    def read_reports(self) -> list[dict[str, Any]] | None:
+        """What it has reported since the last call; None when it will report no more."""
+        reports: list[dict[str, Any]] = []
+        while True:
+            try:
+                data = os.read(self.report_fd, 65536)
+            except BlockingIOError:
+                return reports
+            if not data:
+                return reports or None
+            reports += self._reports.feed(data)
+
+    # -- what it is told
+
+    def take_back(self, worker_id: str) -> bool:
+        """Have it take back what a dead worker held; False if it cannot be told."""
+        told = self._tell({"command": "take_back", "worker_id": worker_id})
+        if told:
+            self.errands.add(worker_id)
+        return told
+
+    def _tell(self, command: dict[str, Any]) -> bool:
+        # A pipe that is full belongs to a worker that has stopped reading: never wait for it.
+        try:
+            os.write(self._control_fd, encode(command))
+        except OSError:
+            return False
+        return True
+
+    def stop(self, patience_s: float) -> None:
+        """Tell it to stop gracefully, once. It is to be killed if it takes longer."""
+        if not self.stopping:
+            self.stopping = True
+            self.kill_at = time.monotonic() + patience_s
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.killed = True
+        self.kill_at = None
+        os.kill(self.pid, signal.SIGKILL)
+
+    # -- its end
+
+    def ended(self, returncode: int) -> None:
+        """Note that it was reaped; close its pipes."""
+        # The supervisor reaps: subprocess is told, so that it does not try as well.
+        self._process.returncode = returncode
+        os.close(self._control_fd)
+        os.close(self.report_fd)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def ready_for_s(self) -> float:
+        """Seconds since it became ready; 0 if it did not."""
+        return 0.0 if self.ready_at is None else time.monotonic() - self.ready_at
+
+    def __str__(self) -> str:
+        return f"Worker {self.number} (PID {self.pid})"

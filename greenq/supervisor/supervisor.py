@@ -1,0 +1,376 @@
+"""The loop that keeps the workers running, in a thread of its own: the only one.
+
+It waits for signals, for reports of its workers and for the next thing that is due, and
+for nothing else: it never talks to a server, never runs code of the user, and never
+waits for a worker. What a worker holds when it dies is opaque to it: it passes the dead
+worker's id on to a living one.
+
+    HUP      newcomers are started beside the present workers; when all are ready, the
+             present ones are stopped and the newcomers take their places
+    TERM     all are stopped; what has not ended in time is killed
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..exit_codes import ExitCode
+from ..log_lines import log_with_details
+from ..logging import get_logger
+from .child import Child, Launch
+from .signals import SignalPipe, describe_exit
+from .streak import RESTART_DELAYS_S, Streak
+
+#: Seconds that a worker may take to exit after the time that its jobs have.
+KILL_AFTER_S = 3.0
+
+#: Seconds to wait for killed workers to be gone. Only one that hangs in the kernel needs
+#: more, and waiting for it would not help.
+REAP_AFTER_KILL_S = 2.0
+
+#: Exit codes of a worker that has given everything back itself.
+_CLEAN = (ExitCode.DONE, ExitCode.GIVEN_BACK)
+#: Exit codes that a worker chooses when it cannot start.
+_CANNOT_START = (ExitCode.USAGE, ExitCode.UNREACHABLE)
+
+
+class Place:
+    """One of the workers that there should be.
+
+    Attributes:
+      number(int): From 1.
+      child(Child | None): Who has the place.
+      newcomer(Child | None): Who is to take it, during a reload.
+      streak(Streak): The deaths in a row here.
+      restart_at(float | None): Monotonic seconds at which the next worker is started.
+    """
+
+    def __init__(self, number: int, streak: Streak) -> None:
+        self.number = number
+        self.child: Child | None = None
+        self.newcomer: Child | None = None
+        self.streak = streak
+        self.restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs a number of workers until it is told to stop.
+
+    Parameters:
+      launch(Launch): How workers are started.
+      processes(int): How many.
+      stop_timeout_ms(int): Milliseconds that a worker's jobs have to finish at a stop.
+      announce(Callable[[Mapping, bool], None]): Called with the facts that the first worker
+        reported when it became ready, and True; after a reload with those of the first
+        new one, and False.
+      restart_delays_s(Sequence[float]): Seconds to wait after each death in a row in one
+        place. The death after the last of them is one too many.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        processes: int,
+        stop_timeout_ms: int,
+        announce: Callable[[Mapping[str, Any], bool], None],
+        restart_delays_s: Sequence[float] = RESTART_DELAYS_S,
+    ) -> None:
+        self.logger: logging.Logger = get_logger("greenq", "MainProcess")
+        self._launch = launch
+        self._patience_s = stop_timeout_ms / 1000 + KILL_AFTER_S
+        self._announce = announce
+        self._places = [Place(number, Streak(restart_delays_s)) for number in range(1, processes + 1)]
+        self._children: dict[int, Child] = {}
+        self._orphans: list[str] = []
+        self._selector = selectors.DefaultSelector()
+        self._was_ready = False
+        self._reloading = False
+        self._exit_code: ExitCode | None = None
+        self._give_up_at: float | None = None
+
+    def run(self) -> int:
+        """Keep the workers running until a signal, or their failure, ends it.
+
+        Returns the exit code of the command.
+        """
+        with SignalPipe() as pipe, self._selector:
+            self._selector.register(pipe.fd, selectors.EVENT_READ)
+            for place in self._places:
+                self._fill(place)
+            while not self._is_over():
+                for key, _ in self._selector.select(self._next_due_s()):
+                    if isinstance(key.data, Child):
+                        self._hear(key.data)
+                for signum in pipe.read():
+                    self._obey(signum)
+                self._reap()
+                self._do_what_is_due()
+                self._pass_on_orphans()
+        return self._conclude()
+
+    def _is_over(self) -> bool:
+        if self._exit_code is None:
+            return False
+        return not self._children or (self._give_up_at is not None and time.monotonic() >= self._give_up_at)
+
+    def _conclude(self) -> int:
+        assert self._exit_code is not None
+        if self._orphans:
+            self.logger.warning(
+                "What %s held is returned to its queues when the lease runs out: no worker was left to return it now.",
+                ", ".join(self._orphans),
+            )
+        self.logger.info("Exiting with code %d.", self._exit_code)
+        return int(self._exit_code)
+
+    # -- signals
+
+    def _obey(self, signum: int) -> None:
+        if signum in (signal.SIGTERM, signal.SIGINT):
+            name = signal.Signals(signum).name
+            if self._exit_code is None:
+                self.logger.info("Stopping on %s: running jobs may finish. A second signal kills.", name)
+                self._stop(ExitCode.DONE)
+            else:
+                self.logger.warning("Killing the workers: %s is the second signal.", name)
+                self._kill_all()
+        elif signum == signal.SIGHUP and self._exit_code is None:
+            self._reload()
+
+    def _stop(self, exit_code: ExitCode) -> None:
+        self._exit_code = exit_code
+        for child in self._children.values():
+            child.stop(self._patience_s)
+
+    def _kill_all(self) -> None:
+        self._exit_code = ExitCode.KILLED
+        self._give_up_at = time.monotonic() + REAP_AFTER_KILL_S
+        for child in self._children.values():
+            child.kill()
+
+    # -- starting, and starting again
+
+    def _fill(self, place: Place) -> None:
+        place.restart_at = None
+        place.child = self._start(place)
+        if place.child is None:
+            self._start_later(place, place.streak.could_not_start())
+
+    def _start(self, place: Place) -> Child | None:
+        try:
+            child = Child(place.number, self._launch)
+        except OSError as error:
+            self.logger.error("Worker %d could not be started: %s.", place.number, error)
+            return None
+        self.logger.debug("%s was started.", child)
+        self._children[child.pid] = child
+        self._selector.register(child.report_fd, selectors.EVENT_READ, child)
+        return child
+
+    def _start_later(self, place: Place, delay_s: float) -> None:
+        place.restart_at = time.monotonic() + delay_s
+
+    # -- what workers report
+
+    def _hear(self, child: Child) -> None:
+        reports = child.read_reports()
+        if reports is None:
+            # Its end of the pipe is closed: it is dying, and reaped when it has died.
+            self._selector.unregister(child.report_fd)
+            return
+        for report in reports:
+            self._note(child, report)
+
+    def _note(self, child: Child, report: dict[str, Any]) -> None:
+        event = report.get("event")
+        if event == "ready":
+            child.worker_id = report.get("worker_id")
+            child.ready_at = time.monotonic()
+            self._welcome(child, report)
+        elif event == "worker_id":
+            child.worker_id = report.get("worker_id")
+        elif event == "job_done":
+            child.did_a_job = True
+        elif event == "taken_back":
+            child.errands.discard(report.get("worker_id", ""))
+        elif event == "failed":
+            child.failure = str(report.get("reason"))
+
+    def _welcome(self, child: Child, facts: Mapping[str, Any]) -> None:
+        if not self._was_ready:
+            self._was_ready = True
+            self._announce(facts, True)
+        if self._reloading and all(place.newcomer and place.newcomer.ready_at for place in self._places):
+            self._announce(facts, False)
+            self._finish_reload()
+
+    # -- deaths
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Any child: as process 1 of a container it inherits strangers' orphans.
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.get(pid)
+            if child is not None:
+                self._bury(child, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, child: Child, returncode: int) -> None:
+        if child.report_fd in self._selector.get_map():
+            self._hear(child)
+        if child.report_fd in self._selector.get_map():
+            self._selector.unregister(child.report_fd)
+        del self._children[child.pid]
+        child.ended(returncode)
+        self._orphans += child.errands
+        if child.worker_id is not None and returncode not in _CLEAN:
+            self._orphans.append(child.worker_id)
+        self._mourn(child, returncode)
+
+    def _mourn(self, child: Child, returncode: int) -> None:
+        place = self._places[child.number - 1]
+        if child is place.child:
+            place.child = None
+        if self._exit_code is not None:
+            self._count_in(child, returncode)
+        elif child is place.newcomer:
+            place.newcomer = None
+            self._abandon_reload(child, returncode)
+        elif child.stopping:
+            self.logger.info("%s %s, as part of the reload.", child, describe_exit(returncode))
+        elif not self._was_ready and returncode in _CANNOT_START:
+            self._log_failure(child, returncode)
+            self._stop(ExitCode(returncode))
+        else:
+            self._log_failure(child, returncode)
+            self._replace(place, child, returncode)
+
+    def _count_in(self, child: Child, returncode: int) -> None:
+        if returncode in _CLEAN:
+            self.logger.debug("%s %s.", child, describe_exit(returncode))
+        elif child.failure is None and not child.killed:
+            self.logger.error("%s %s while it was stopping.", child, describe_exit(returncode))
+        # The command's code tells the worst of it, unless there is already worse to tell.
+        if self._exit_code not in _CLEAN:
+            return
+        if returncode == ExitCode.GIVEN_BACK:
+            self._exit_code = ExitCode.GIVEN_BACK
+        elif returncode != ExitCode.DONE and child.ready_at is not None:
+            self._exit_code = ExitCode.KILLED
+
+    def _log_failure(self, child: Child, returncode: int) -> None:
+        if child.failure is None:
+            self.logger.critical("%s %s.", child, describe_exit(returncode))
+            return
+        reason, _, details = child.failure.partition("\n")
+        log_with_details(self.logger, logging.CRITICAL, f"{child} could not start: {reason}", details)
+
+    def _replace(self, place: Place, child: Child, returncode: int) -> None:
+        if returncode == ExitCode.UNREACHABLE:
+            # The living wait for their server by themselves, for as long as it takes: a
+            # worker that had the bad luck to die during an outage must not end them.
+            delay_s: float | None = place.streak.could_not_start()
+        else:
+            delay_s = place.streak.died(did_a_job=child.did_a_job, ready_s=child.ready_for_s())
+        if delay_s is None:
+            self.logger.critical(
+                "Giving up: worker %d died %d times in a row without doing a job, the last time it %s. "
+                "Stopping all workers.",
+                place.number,
+                place.streak.deaths,
+                describe_exit(returncode),
+            )
+            self._stop(ExitCode.CRASH_LOOP)
+        else:
+            self.logger.warning(
+                "Worker %d is replaced %s.", place.number, f"in {delay_s:g} s" if delay_s else "at once"
+            )
+            self._start_later(place, delay_s)
+
+    # -- what dead workers held
+
+    def _pass_on_orphans(self) -> None:
+        while self._orphans:
+            living = [child for child in self._children.values() if child.ready_at is not None and not child.killed]
+            # One that is stopping may still be able to: better than to wait for the lease.
+            living.sort(key=lambda child: child.stopping)
+            if not any(child.take_back(self._orphans[0]) for child in living):
+                return
+            self._orphans.pop(0)
+
+    # -- reload
+
+    def _reload(self) -> None:
+        if self._reloading:
+            # The code may have changed again since they were started.
+            self.logger.info("Starting the reload anew on SIGHUP: the new workers were not ready yet.")
+            self._dismiss_newcomers()
+        else:
+            self.logger.info("Reloading on SIGHUP: starting new workers beside the present ones.")
+        self._reloading = True
+        for place in self._places:
+            place.newcomer = self._start(place)
+        if not all(place.newcomer for place in self._places):
+            self._reloading = False
+            self._dismiss_newcomers()
+            self.logger.error("The reload was given up: the present workers go on with the code they have.")
+
+    def _finish_reload(self) -> None:
+        self._reloading = False
+        self.logger.info("Reloaded: all new workers are ready, the old ones are stopped.")
+        for place in self._places:
+            old, place.child, place.newcomer = place.child, place.newcomer, None
+            place.restart_at = None
+            place.streak.deaths = 0
+            if old is not None:
+                old.stop(self._patience_s)
+
+    def _abandon_reload(self, child: Child, returncode: int) -> None:
+        self._reloading = False
+        self._dismiss_newcomers()
+        self._log_failure(child, returncode)
+        self.logger.error(
+            "The reload was given up, because a new worker %s before all were ready: the present workers "
+            "go on with the code they have.",
+            describe_exit(returncode),
+        )
+
+    def _dismiss_newcomers(self) -> None:
+        # Stopped, not killed: one that is ready may have begun jobs.
+        for place in self._places:
+            if place.newcomer is not None:
+                place.newcomer.stop(self._patience_s)
+                place.newcomer = None
+
+    # -- time
+
+    def _next_due_s(self) -> float | None:
+        due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
+        due += [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        if self._give_up_at is not None:
+            due.append(self._give_up_at)
+        if self._orphans:
+            # Those who could take them back did not listen: ask again.
+            due.append(time.monotonic() + 1)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _do_what_is_due(self) -> None:
+        now = time.monotonic()
+        for child in list(self._children.values()):
+            if child.kill_at is not None and child.kill_at <= now:
+                self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)
+                child.kill()
+        for place in self._places:
+            if place.restart_at is not None and place.restart_at <= now and self._exit_code is None:
+                self._fill(place)

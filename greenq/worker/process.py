@@ -1,0 +1,381 @@
+"""What runs inside a worker process of `greenq-worker`: one Worker, from start to exit.
+
+    control pipe   the supervisor's commands; its end means that the supervisor died
+    report pipe    what the supervisor is told: ready, worker_id, job_done, taken_back, failed
+
+The process was patched by gevent before this module was imported. The main greenlet
+waits for the end and reports news, another one listens; signal handlers only write to a
+pipe, because they may run on the stack of any greenlet, the hub's among them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from .. import errors
+from ..broker import Broker, get_broker
+from ..exit_codes import ExitCode
+from ..greenlets import getcurrent  # type: ignore[attr-defined]
+from ..json_lines import Decoder, encode
+from ..log_lines import configure, log_with_details, without_password
+from ..logging import get_logger
+from ..runtime import current
+from .worker import Worker
+
+#: Seconds between two looks for news.
+_LOOK_EVERY_S = 1.0
+
+#: Seconds that closing the broker may take after the time that jobs have at a stop.
+_CLOSE_S = 2.0
+
+#: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
+_LONGEST_REASON = 30_000
+
+
+class CannotStart(Exception):
+    """The process cannot start; the text says why.
+
+    Parameters:
+      exit_code(ExitCode): To leave with.
+      reason(str): One line; further lines are details, such as a traceback.
+    """
+
+    def __init__(self, exit_code: ExitCode, reason: str) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+        self.reason = reason
+
+
+def main() -> NoReturn:
+    """Run the worker that the supervisor asks for, until it is told to stop. Exits the process."""
+    control_fd, report_fd = (int(argument) for argument in sys.argv[-2:])
+    process = WorkerProcess(control_fd, report_fd)
+    process.take_signals()
+    process.read_options()
+    try:
+        process.boot()
+    except CannotStart as failure:
+        process.tell_failure(failure)
+        exit_now(failure.exit_code)
+    process.serve()
+    exit_now(process.stop())
+
+
+def exit_now(exit_code: int) -> NoReturn:
+    """End the process; what was logged and printed is written before."""
+    # Not sys.exit: a job that ignores its interrupt, or a native thread stuck in a call,
+    # would keep the interpreter alive, and what they hold has been given back already.
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(exit_code)
+
+
+class WorkerProcess:
+    """The one worker of this process, and its talk with the supervisor.
+
+    Parameters:
+      control_fd(int): Where commands come from.
+      report_fd(int): Where reports go.
+    """
+
+    def __init__(self, control_fd: int, report_fd: int) -> None:
+        for fd in (control_fd, report_fd):
+            # Programs that jobs start must not keep the pipes open.
+            os.set_inheritable(fd, False)
+        self._control_fd = control_fd
+        self._report_fd = report_fd
+        self._wake_fd, self._wakeup_fd = os.pipe()
+        os.set_blocking(self._wakeup_fd, False)
+        self._commands = Decoder()
+        self._terminations = 0
+        self._is_booting = True
+        self._runtime = current()
+        self._end = self._runtime.event()
+        self._worker_id: str | None = None
+        self._told_job = False
+        self.logger = get_logger("greenq", "WorkerProcess")
+
+    # -- signals
+
+    def take_signals(self) -> None:
+        """Set the handlers; then let through the signals that were held back until now."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        # Ctrl-C and a closed terminal reach the whole process group: what they mean is the
+        # supervisor's to decide. A handler, because programs that jobs start would inherit
+        # an ignored signal, and could not be interrupted by the job either.
+        signal.signal(signal.SIGINT, _leave_it_to_the_supervisor)
+        signal.signal(signal.SIGHUP, _leave_it_to_the_supervisor)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _on_term(self, signum: int, frame: FrameType | None) -> None:
+        self._terminations += 1
+        if self._terminations > 1:
+            os._exit(ExitCode.KILLED)
+        if self._is_booting:
+            # No message is held yet, and an import may take long, or hang.
+            os._exit(ExitCode.DONE)
+        os.write(self._wakeup_fd, b"\0")
+
+    # -- boot
+
+    def read_options(self) -> None:
+        """Wait for the first command, which brings the options, and set up logging."""
+        while not (commands := self._commands.feed(self._read_control())):
+            pass
+        self.number = commands[0]["number"]
+        self.options: dict[str, Any] = commands[0]["options"]
+        self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
+        sys.argv[:] = self.options["argv"]
+        if not self.options["skip_logging"]:
+            configure(
+                level=logging.DEBUG if self.options["verbose"] else logging.INFO,
+                log_file=self.options["log_file"],
+                task_name=_task_name,
+            )
+
+    def _read_control(self) -> bytes:
+        data = os.read(self._control_fd, 65536)
+        if not data:
+            exit_now(ExitCode.DONE)  # the supervisor died before it could say anything
+        return data
+
+    def boot(self) -> None:
+        """Import what the user named, start the worker, report that it is ready.
+
+        Raises:
+          CannotStart: Something failed.
+        """
+        sys.path[:0] = [os.path.abspath(path) for path in self.options["path"]]
+        spec = self.options["broker"]
+        what = f"import {spec!r}"
+        try:
+            self.broker = find_broker(spec)
+            if not self.broker.shared:
+                raise CannotStart(ExitCode.USAGE, _not_shared(self.broker))
+            self.broker.emit_after("process_boot")
+            for module in self.options["modules"]:
+                what = f"import {module!r}"
+                importlib.import_module(module)
+            what = "start the worker"
+            self._start_worker()
+        except CannotStart:
+            raise
+        except errors.ConnectionError as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CannotStart(ExitCode.UNREACHABLE, f"the broker cannot be reached. {reason}") from error
+        except BaseException as error:
+            raise CannotStart(ExitCode.USAGE, _explain(what, error)) from error
+
+    def _start_worker(self) -> None:
+        middleware = [type(each).__name__ for each in self.broker.middleware]
+        queues = self.options["queues"]
+        self.worker = Worker(
+            self.broker,
+            queues=None if queues is None else set(queues),
+            concurrency=self.options["concurrency"],
+        )
+        # From here on messages may be held, so that a TERM has to stop gracefully.
+        self._is_booting = False
+        self.worker.start()
+        self._runtime.spawn(self._listen, name="control")
+        self._worker_id = self.broker.worker_id
+        self._report(
+            event="ready",
+            worker_id=self._worker_id,
+            broker=without_password(str(self.broker)),
+            queues=sorted(self.broker.get_declared_queues() if queues is None else queues),
+            actors=len(self.broker.get_declared_actors()),
+            middleware=middleware,
+            modules=[self.options["broker"], *self.options["modules"]],
+            gevent=sys.modules["gevent"].__version__,
+        )
+        self.logger.info("Worker process is ready.")
+
+    def tell_failure(self, failure: CannotStart) -> None:
+        """Have the supervisor log why: of many workers that fail alike it logs one."""
+        reason = failure.reason
+        if len(reason) > _LONGEST_REASON:
+            reason = reason[:1000] + "\n  ...\n" + reason[-_LONGEST_REASON:]
+        if not self._report(event="failed", reason=reason):
+            line, _, details = reason.partition("\n")
+            log_with_details(self.logger, logging.CRITICAL, f"Could not start: {line}", details)
+
+    # -- work
+
+    def serve(self) -> None:
+        """Return when the process is to stop; until then report news."""
+        # With a time-out: gevent takes a main greenlet that waits for an event without one
+        # for a deadlock when nothing but file descriptors is left to wake it.
+        while not self._end.wait(_LOOK_EVERY_S):
+            self._report_news()
+
+    def _listen(self) -> None:
+        is_supervised = True
+        while True:
+            watched = [self._control_fd, self._wake_fd] if is_supervised else [self._wake_fd]
+            readable, _, _ = select.select(watched, [], [])
+            if self._wake_fd in readable:
+                os.read(self._wake_fd, 64)
+                self.logger.info("Stopping on SIGTERM.")
+                self._end.set()
+            if self._control_fd in readable:
+                data = os.read(self._control_fd, 65536)
+                if not data:
+                    is_supervised = False
+                    self.logger.warning("Stopping: the supervisor has died.")
+                    self._end.set()
+                for command in self._commands.feed(data):
+                    self._obey(command)
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if command.get("command") == "take_back":
+            worker_id = command["worker_id"]
+            self._runtime.spawn(lambda: self._take_back(worker_id), name="take back")
+
+    def _take_back(self, worker_id: str) -> None:
+        try:
+            count = self.broker.take_back(worker_id)
+        except Exception:
+            self.logger.exception(
+                "What worker %s held at its death could not be returned to its queues; it is when the lease runs out.",
+                worker_id,
+            )
+        else:
+            self.logger.info("Returned %d messages that worker %s held at its death.", count, worker_id)
+        self._report(event="taken_back", worker_id=worker_id)
+
+    def _report_news(self) -> None:
+        if not self._told_job and self.worker.jobs_done:
+            self._told_job = True
+            self._report(event="job_done")
+        if self.broker.worker_id != self._worker_id:
+            self._worker_id = self.broker.worker_id
+            self._report(event="worker_id", worker_id=self._worker_id)
+
+    def _report(self, **report: Any) -> bool:
+        data = encode(report)
+        try:
+            while data:
+                data = data[os.write(self._report_fd, data) :]
+        except OSError:
+            return False  # the supervisor is gone, which the control pipe tells
+        return True
+
+    # -- stop
+
+    def stop(self) -> ExitCode:
+        """Stop the worker gracefully, close the broker; return the code to exit with."""
+        timeout_ms = self.options["worker_shutdown_timeout"]
+        deadline_s = timeout_ms / 1000 + _CLOSE_S
+        self._runtime.start_native_thread(lambda: self._exit_after(deadline_s), name="last resort")
+        try:
+            self.worker.stop(timeout=timeout_ms)
+            self._report_news()
+            self.broker.close()
+        except Exception:
+            self.logger.exception("Stopping failed; what was held is returned when the lease runs out.")
+            return ExitCode.KILLED
+        if self.worker.given_back:
+            self.logger.warning(
+                "Stopped: %d messages were given back unfinished at the deadline.", self.worker.given_back
+            )
+            return ExitCode.GIVEN_BACK
+        self.logger.info("Stopped.")
+        return ExitCode.DONE
+
+    def _exit_after(self, seconds: float) -> None:
+        # A native thread, for a hub that a job keeps busy; without logging, whose locks
+        # belong to greenlets. A supervisor would kill the process a little later, but it may
+        # be gone.
+        lock = self._runtime.native_lock()
+        lock.acquire()
+        lock.acquire(True, seconds)
+        os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
+        os._exit(ExitCode.KILLED)
+
+
+def find_broker(spec: str) -> Broker:
+    """The broker that ``module`` or ``module:attribute.path`` names.
+
+    Parameters:
+      spec(str): Without an attribute, or with one that is a function, the global broker is
+        meant; a function is called before.
+
+    Raises:
+      CannotStart: There is no such attribute, or it is no broker.
+      Exception: Whatever importing the module raises.
+    """
+    module_name, _, path = spec.partition(":")
+    found: Any = importlib.import_module(module_name)
+    if not path:
+        return get_broker()
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CannotStart(
+                ExitCode.USAGE, f"{spec!r} cannot be found: the module {module_name!r} has no {path!r}."
+            ) from None
+    if isinstance(found, Broker):
+        return found
+    if callable(found):
+        found()
+        return get_broker()
+    raise CannotStart(
+        ExitCode.USAGE,
+        f"{spec!r} is a {type(found).__name__}, not a broker. Name a Broker, or a function that sets one with "
+        "set_broker().",
+    )
+
+
+def _not_shared(broker: Broker) -> str:
+    return (
+        f"the broker is a {type(broker).__name__}, which keeps its messages in the memory of one process: this "
+        "worker would have an empty queue of its own. Use a broker that processes share, such as SqliteBroker, or "
+        "run a Worker inside the process that enqueues."
+    )
+
+
+def _explain(what: str, error: BaseException) -> str:
+    # Our own frames and the import system's say nothing of where the user's code failed.
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = traceback.StackSummary.from_list(
+        [frame for frame in told.stack if frame.filename != __file__ and not _is_import_system(frame.filename)]
+    )
+    lines = [f"it could not {what}: {_one_line(error)}", "".join(told.format()).rstrip()]
+    if isinstance(error, ImportError):
+        lines += ["It was looked for in:", *_indented(sys.path)]
+    return "\n".join(lines)
+
+
+def _is_import_system(filename: str) -> bool:
+    return filename.startswith("<frozen importlib") or filename == importlib.__file__
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line or '(the current directory)'}" for line in lines]
+
+
+def _task_name() -> str:
+    return getattr(getcurrent(), "name", "MainThread")
+
+
+def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:
+    pass

@@ -1,0 +1,29 @@
+"""What every test gets: the global broker and encoder as they were before it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import greenq.broker
+import greenq.message
+from greenq.encoder import JSONEncoder
+
+
+@pytest.fixture(autouse=True)
+def global_state():
+    """No test sees the global broker or encoder of another one."""
+    greenq.broker._global_broker = None
+    yield
+    greenq.broker._global_broker = None
+    greenq.message.set_encoder(JSONEncoder())
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind():
+    """A test that starts a thread which would keep the process alive also ends it."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    assert not left, f"the test left threads behind: {left}"

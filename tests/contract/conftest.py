@@ -1,0 +1,75 @@
+"""A broker of each kind, consumers and workers that end with the test."""
+
+from __future__ import annotations
+
+import pytest
+
+import greenq
+from greenq.verdict import Envelope
+
+from .brokers import CASES
+
+
+@pytest.fixture(params=list(CASES))
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def broker(case, tmp_path):
+    with case.open(tmp_path) as broker:
+        broker.declare_queue("default")
+        yield broker
+
+
+@pytest.fixture
+def dead(case, broker):
+    """The dead letters of a queue."""
+    return lambda queue_name="default": case.dead(broker, queue_name)
+
+
+@pytest.fixture
+def consume(broker):
+    """Opens a consumer."""
+    opened = []
+
+    def consume(queue_name="default", *, prefetch=1000, timeout=20_000):
+        consumer = broker.consume(queue_name, prefetch=prefetch, timeout=timeout)
+        opened.append(consumer)
+        return consumer
+
+    yield consume
+    for consumer in opened:
+        consumer.close()
+
+
+@pytest.fixture
+def consumer(consume):
+    return consume()
+
+
+@pytest.fixture
+def put(broker):
+    """Stores bytes as they are, as a producer in another language would."""
+
+    def put(payload, queue_name="default"):
+        message = greenq.Message(queue_name, "", (), {}, {})
+        broker.write([Envelope(message, payload, queue_name, 0, None, None)])
+
+    return put
+
+
+@pytest.fixture
+def start(broker):
+    """Starts a worker."""
+    started = []
+
+    def start(threads=4):
+        worker = greenq.Worker(broker, worker_timeout=100, worker_threads=threads)
+        started.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop(5000)

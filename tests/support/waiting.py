@@ -1,0 +1,37 @@
+"""Bounded waits: a test that waits for something says so, and fails when it does not come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: Much longer than anything here takes, so that a busy machine fails no test.
+PATIENCE_S = 20
+
+
+def happens(event: Any) -> None:
+    """Wait for an event."""
+    assert event.wait(PATIENCE_S), "it did not happen"
+
+
+@contextmanager
+def beside(run: Any, *args: Any) -> Iterator[None]:
+    """Run a function in another thread, at the same time as the block; it has ended after it."""
+    errors: list[BaseException] = []
+
+    def run_and_note() -> None:
+        try:
+            run(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run_and_note)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "it did not end"
+    assert not errors, errors
