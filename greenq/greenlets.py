@@ -89,8 +89,13 @@ class _Guard:
         if not self._is_inside:
             return False
         self.interrupted_by = exception
-        # Not thrown from here: the caller would only go on once the other one waits again.
-        gevent.get_hub().loop.run_callback(self._throw, exception)
+        hub = gevent.get_hub()
+        if getcurrent() is hub:
+            # A timer's callback: at once, before whatever else is waiting for its turn.
+            self._throw(exception)
+        else:
+            # Not from here: the caller would only go on once the other one waits again.
+            hub.loop.run_callback(self._throw, exception)
         return True
 
     def _throw(self, exception: type[BaseException]) -> None:

@@ -79,8 +79,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     Raises:
       SystemExit: With code 2 after telling what is wrong, with 0 after --help or --version.
     """
+    parser = _parser()
     # Intermixed, so that `app -p 2 tasks` gives the module tasks to the right argument.
-    given = _parser().parse_intermixed_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
+    if given.broker is None:
+        parser.error(
+            "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
+            "It comes before --path and --queues, which take all words that follow them"
+        )
     return Options(
         broker=given.broker,
         modules=tuple(given.modules),
@@ -99,6 +105,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="greenq-worker",
+        usage="greenq-worker [options] BROKER [MODULE ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -107,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "broker",
         metavar="BROKER",
+        nargs="?",
         type=_module,
         help="module, or module:attribute of the broker in it; without one, the global broker is used",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..backoff import LONGEST_BACKOFF_MS, backoff_ms
@@ -161,6 +162,12 @@ def describe(exception: BaseException) -> str:
 def _traceback(exception: BaseException) -> str:
     if isinstance(exception, RateLimitExceeded):
         return describe(exception)
-    return "".join(
-        traceback.format_exception(type(exception), exception, exception.__traceback__, limit=_TRACEBACK_FRAMES)
-    )
+    frames = exception.__traceback__
+    # Our own frames, between the slot and the actor, tell nobody anything.
+    while frames is not None and frames.tb_next is not None and _is_ours(frames):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(exception), exception, frames, limit=_TRACEBACK_FRAMES))
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    return str(frame.tb_frame.f_globals.get("__name__", "")).startswith("greenq.")

@@ -129,9 +129,13 @@ class Child:
 
     def stop(self, patience_s: float) -> None:
         """Tell it to stop gracefully, once. It is to be killed if it takes longer."""
-        if not self.stopping:
-            self.stopping = True
-            self.kill_at = time.monotonic() + patience_s
+        if self.stopping:
+            return
+        self.stopping = True
+        self.kill_at = time.monotonic() + patience_s
+        # By the pipe if it listens already: systemd and timeout(1) send TERM to the whole
+        # group, and one of ours on top of that would be a worker's second, which kills.
+        if self.ready_at is None or not self._tell({"command": "stop"}):
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:

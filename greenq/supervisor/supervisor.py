@@ -34,6 +34,10 @@ KILL_AFTER_S = 3.0
 #: more, and waiting for it would not help.
 REAP_AFTER_KILL_S = 2.0
 
+#: Seconds in which further signals to stop are taken for the same one: timeout(1) sends it
+#: to its child and to the whole group, which its child is part of.
+SAME_SIGNAL_S = 0.02
+
 #: Exit codes of a worker that has given everything back itself.
 _CLEAN = (ExitCode.DONE, ExitCode.GIVEN_BACK)
 #: Exit codes that a worker chooses when it cannot start.
@@ -108,8 +112,7 @@ class Supervisor:
                 for key, _ in self._selector.select(self._next_due_s()):
                     if isinstance(key.data, Child):
                         self._hear(key.data)
-                for signum in pipe.read():
-                    self._obey(signum)
+                self._obey(pipe)
                 self._reap()
                 self._do_what_is_due()
                 self._pass_on_orphans()
@@ -132,17 +135,20 @@ class Supervisor:
 
     # -- signals
 
-    def _obey(self, signum: int) -> None:
-        if signum in (signal.SIGTERM, signal.SIGINT):
-            name = signal.Signals(signum).name
-            if self._exit_code is None:
-                self.logger.info("Stopping on %s: running jobs may finish. A second signal kills.", name)
-                self._stop(ExitCode.DONE)
-            else:
+    def _obey(self, pipe: SignalPipe) -> None:
+        for signum in pipe.read():
+            if signum in (signal.SIGTERM, signal.SIGINT):
+                name = signal.Signals(signum).name
+                if self._exit_code is None:
+                    time.sleep(SAME_SIGNAL_S)
+                    pipe.read()
+                    self.logger.info("Stopping on %s: running jobs may finish. A second signal kills.", name)
+                    self._stop(ExitCode.DONE)
+                    return
                 self.logger.warning("Killing the workers: %s is the second signal.", name)
                 self._kill_all()
-        elif signum == signal.SIGHUP and self._exit_code is None:
-            self._reload()
+            elif signum == signal.SIGHUP and self._exit_code is None:
+                self._reload()
 
     def _stop(self, exit_code: ExitCode) -> None:
         self._exit_code = exit_code

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -36,6 +37,10 @@ _LOOK_EVERY_S = 1.0
 
 #: Seconds that closing the broker may take after the time that jobs have at a stop.
 _CLOSE_S = 2.0
+
+#: Seconds in which a second TERM is taken for the first: timeout(1) sends it to its child
+#: and to the whole group.
+_SAME_SIGNAL_S = 0.05
 
 #: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
 _LONGEST_REASON = 30_000
@@ -100,7 +105,7 @@ class WorkerProcess:
         self._wake_fd, self._wakeup_fd = os.pipe()
         os.set_blocking(self._wakeup_fd, False)
         self._commands = Decoder()
-        self._terminations = 0
+        self._first_term_s: float | None = None
         self._is_booting = True
         self._runtime = current()
         self._end = self._runtime.event()
@@ -121,13 +126,15 @@ class WorkerProcess:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _on_term(self, signum: int, frame: FrameType | None) -> None:
-        self._terminations += 1
-        if self._terminations > 1:
-            os._exit(ExitCode.KILLED)
         if self._is_booting:
             # No message is held yet, and an import may take long, or hang.
             os._exit(ExitCode.DONE)
-        os.write(self._wakeup_fd, b"\0")
+        now_s = time.monotonic()
+        if self._first_term_s is None:
+            self._first_term_s = now_s
+            os.write(self._wakeup_fd, b"\0")
+        elif now_s - self._first_term_s >= _SAME_SIGNAL_S:
+            os._exit(ExitCode.KILLED)
 
     # -- boot
 
@@ -187,6 +194,7 @@ class WorkerProcess:
             queues=None if queues is None else set(queues),
             concurrency=self.options["concurrency"],
         )
+        self._reach_broker()
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.start()
@@ -203,6 +211,13 @@ class WorkerProcess:
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")
+
+    def _reach_broker(self) -> None:
+        # The worker's own consumers try for as long as it takes, which is right for an outage
+        # and wrong for a mistaken address. It also gives this process its worker id, which
+        # the supervisor should know before anything is fetched.
+        for queue_name in sorted(self.broker.get_declared_queues())[:1]:
+            self.broker.consume(queue_name, prefetch=1, timeout=1).close()
 
     def tell_failure(self, failure: CannotStart) -> None:
         """Have the supervisor log why: of many workers that fail alike it logs one."""
@@ -229,19 +244,21 @@ class WorkerProcess:
             readable, _, _ = select.select(watched, [], [])
             if self._wake_fd in readable:
                 os.read(self._wake_fd, 64)
-                self.logger.info("Stopping on SIGTERM.")
+                self.logger.info("Received SIGTERM.")
                 self._end.set()
             if self._control_fd in readable:
                 data = os.read(self._control_fd, 65536)
                 if not data:
                     is_supervised = False
-                    self.logger.warning("Stopping: the supervisor has died.")
+                    self.logger.warning("The supervisor has died.")
                     self._end.set()
                 for command in self._commands.feed(data):
                     self._obey(command)
 
     def _obey(self, command: dict[str, Any]) -> None:
-        if command.get("command") == "take_back":
+        if command.get("command") == "stop":
+            self._end.set()
+        elif command.get("command") == "take_back":
             worker_id = command["worker_id"]
             self._runtime.spawn(lambda: self._take_back(worker_id), name="take back")
 
@@ -278,6 +295,7 @@ class WorkerProcess:
 
     def stop(self) -> ExitCode:
         """Stop the worker gracefully, close the broker; return the code to exit with."""
+        self.logger.info("Stopping: running jobs may finish.")
         timeout_ms = self.options["worker_shutdown_timeout"]
         deadline_s = timeout_ms / 1000 + _CLOSE_S
         self._runtime.start_native_thread(lambda: self._exit_after(deadline_s), name="last resort")

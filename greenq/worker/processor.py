@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..logging import get_logger
 from ..message import Message
-from ..runtime import Guard
+from ..runtime import Guard, Runtime
 from ..verdict import Action, Envelope, Verdict
 from .deadlines import Deadlines
 
@@ -33,11 +34,17 @@ if TYPE_CHECKING:
     from .consumer import ConsumerThread
 
 
+#: Between two jobs that were interrupted; see _wait_for_a_turn.
+_TURN_AFTER_INTERRUPT_S = 0.0005
+
+
 class Processor:
     """Carries one message at a time from fetch to verdict, in the slot that calls it."""
 
-    def __init__(self, broker: Broker, deadlines: Deadlines) -> None:
+    def __init__(self, runtime: Runtime, broker: Broker, deadlines: Deadlines) -> None:
         self.logger = get_logger(__name__, type(self))
+        self._runtime = runtime
+        self._next_turn = 0.0
         self._broker = broker
         self._deadlines = deadlines
 
@@ -105,6 +112,7 @@ class Processor:
         """Tell the middleware how it went; what it decides is kept on the message."""
         exception = outcome.exception
         if guard.interrupted_by is not None:
+            self._wait_for_a_turn()
             exception = self._note_interrupt(message, guard.interrupted_by, exception)
         if outcome.skipped_by is not None:
             if message.failed:
@@ -119,6 +127,14 @@ class Processor:
             self._broker.emit_after("process_message", message, exception=exception)
             if isinstance(exception, Shutdown) and not message.failed and message._released is None:
                 message._is_interrupted = True
+
+    def _wait_for_a_turn(self) -> None:
+        # A thousand jobs may reach their limits within a moment. What comes after an interrupt
+        # (a traceback, a retry) takes a few times as long as the interrupt itself, so one
+        # after the other, with turns of the hub in between in which the next are interrupted.
+        now = time.monotonic()
+        self._next_turn = max(now, self._next_turn + _TURN_AFTER_INTERRUPT_S)
+        self._runtime.sleep(self._next_turn - now)
 
     def _note_interrupt(
         self, message: MessageProxy, interrupt: type[BaseException], exception: BaseException | None

@@ -54,7 +54,7 @@ class Worker:
         self.consumer_whitelist = None if queues is None else {canonical_queue_name(name) for name in queues}
         self.consumers: dict[str, ConsumerThread] = {}
         self.deadlines = Deadlines(self.runtime)
-        self.slots = Slots(self.runtime, broker, Processor(broker, self.deadlines), self.concurrency)
+        self.slots = Slots(self.runtime, broker, Processor(self.runtime, broker, self.deadlines), self.concurrency)
         #: How many messages were given back unfinished when the time to stop ran out.
         self.given_back = 0
         self._lock = threading.Lock()

@@ -82,28 +82,28 @@ def test_a_delayed_message_can_be_settled_like_any_other(broker, consumer):
     broker.join("default", timeout=5000)
 
 
-def test_a_foreign_message_that_is_due_later_waits(put, consumer):
+def test_a_message_that_was_built_with_an_eta_waits_for_it(broker, consumer):
     eta = now_ms() + 100
-    put(message("later", eta=eta).encode())
-    put(message("now").encode())
+    broker.enqueue(message("later", eta=eta))
+    broker.enqueue(message("now"))
 
     assert names(take(consumer)) == ["now"]
     assert names(take(consumer)) == ["later"]
     assert now_ms() >= eta
 
 
-def test_a_foreign_message_that_is_overdue_comes_at_once_without_its_eta(put, consumer):
-    put(message("overdue", eta=now_ms() - 1000).encode())
+def test_a_message_that_is_overdue_comes_at_once_without_its_eta(broker, consumer):
+    broker.enqueue(message("overdue", eta=now_ms() - 1000))
 
     assert "eta" not in take_one(consumer).options
 
 
 @pytest.mark.parametrize("eta", ["soon", [], {}, True, float("nan"), float("inf")], ids=repr)
-def test_an_eta_that_is_no_number_means_now_with_a_warning(put, consumer, caplog, eta):
+def test_an_eta_that_is_no_number_means_now_with_a_warning(broker, consumer, caplog, eta):
     wrong = message("now", eta=eta)
-    put(wrong.encode())
 
     with caplog.at_level(logging.WARNING):
+        broker.enqueue(wrong)
         fetched = take_one(consumer)
 
     assert fetched.args == ("now",)
@@ -111,8 +111,8 @@ def test_an_eta_that_is_no_number_means_now_with_a_warning(put, consumer, caplog
     assert [record for record in caplog.records if "eta" in record.message and wrong.message_id in record.message]
 
 
-def test_an_eta_of_none_means_now_without_a_warning(put, consumer, caplog):
-    put(message("now", eta=None).encode())
+def test_an_eta_of_none_means_now_without_a_warning(broker, consumer, caplog):
+    broker.enqueue(message("now", eta=None))
 
     fetched = take_one(consumer)
 

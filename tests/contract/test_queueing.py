@@ -103,8 +103,3 @@ def test_several_messages_are_written_in_one_step(broker, consumer):
 def test_an_undeclared_queue_cannot_be_consumed(broker):
     with pytest.raises(QueueNotFound, match="missing"):
         broker.consume("missing")
-
-
-def test_an_undeclared_queue_cannot_be_joined(broker):
-    with pytest.raises(QueueNotFound, match="missing"):
-        broker.join("missing", timeout=100)

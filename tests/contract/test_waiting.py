@@ -18,20 +18,16 @@ def test_a_wait_ends_at_once_if_there_is_something(broker, consumer):
 
 def test_a_wait_ends_when_the_consumers_timeout_has_passed(consume):
     consumer = consume(timeout=30)
+    assert consumer.fetch(1) == []
 
     assert not consumer.wait()
 
 
 def test_a_wait_is_ended_by_a_message_from_another_thread(broker, consumer):
-    waiting = threading.Event()
-
-    def enqueue():
-        waiting.wait()
-        broker.enqueue(message("from another thread"))
-
+    assert consumer.fetch(1) == []
     started = time.monotonic()
-    with beside(enqueue):
-        waiting.set()
+
+    with beside(broker.enqueue, message("from another thread")):
         arrived = consumer.wait()
 
     assert arrived
@@ -40,6 +36,7 @@ def test_a_wait_is_ended_by_a_message_from_another_thread(broker, consumer):
 
 
 def test_a_wait_is_ended_by_wake(consumer):
+    assert consumer.fetch(1) == []
     started = time.monotonic()
 
     with beside(consumer.wake):
@@ -62,6 +59,7 @@ def test_a_wait_is_ended_by_a_message_that_another_consumer_returns(broker, cons
     broker.enqueue(message("returned"))
     first, second = consume(), consume()
     held = take(first)
+    assert second.fetch(1) == []
 
     with beside(first.complete, requeues(held)):
         assert second.wait()

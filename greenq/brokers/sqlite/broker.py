@@ -105,7 +105,7 @@ class SqliteBroker(Broker):
         name = canonical_queue_name(queue_name)
         if name not in self.queues:
             raise QueueNotFound(
-                f"No queue named {queue_name!r} is declared. Declare it with declare_queue(), or declare an actor on it."
+                f"No queue named {queue_name!r} is declared. Declare it with declare_queue(), or an actor on it."
             )
         attachment = self._attach()
         attachment.join()

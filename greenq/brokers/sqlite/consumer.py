@@ -140,7 +140,7 @@ class SqliteConsumer(Consumer):
         messages: list[MessageProxy] = []
         decode = Message.decode
         start = 0
-        for row_id, length, count in zip(ids, lengths, deliveries):
+        for row_id, length, count in zip(ids, lengths, deliveries, strict=True):
             payload = payloads[start : start + length]
             start += length
             try:

@@ -23,11 +23,14 @@ SCHEMA_VERSION = 1
 OLDEST_SQLITE = (3, 37, 0)
 
 # What locks and shared memory do not work on, by the kernel's names.
-_NETWORK_FILE_SYSTEMS = frozenset(
-    "9p afs acfs beegfs ceph cifs coda fuse.ceph fuse.cephfs fuse.davfs fuse.glusterfs fuse.juicefs fuse.rclone "
-    "fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs prl_fs smb smb2 smb3 smbfs "
-    "vboxsf".split()
-)
+# fmt: off
+_NETWORK_FILE_SYSTEMS = frozenset({
+    "9p", "afs", "acfs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.cephfs", "fuse.davfs",
+    "fuse.glusterfs", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs",
+    "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "smb", "smb2", "smb3", "smbfs",
+    "vboxsf",
+})
+# fmt: on
 
 
 class File:
