@@ -15,7 +15,7 @@ _BYTES |= {
     unit: 1024**power for power, units in enumerate(("k kb kib", "m mb mib", "g gb gib"), 1) for unit in units.split()
 }
 
-_QUANTITY = re.compile(r"\s*([0-9](?:[0-9_]*[0-9])?(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
 def duration_ms(text: str) -> int:

@@ -120,7 +120,7 @@ class PidFile:
                 f"The file {self.path} does not contain a pid, so it may be something else, and was left "
                 "alone. Give --pid-file another file, or remove this one."
             )
-        if pid != os.getpid() and _is_older_than(pid, os.fstat(fd).st_mtime):
+        if pid != os.getpid() and _is_running_since_before(pid, os.fstat(fd).st_mtime):
             raise PidFileError(
                 f"The pid file {self.path} names process {pid}, which is running. Stop that process first; "
                 "if it has nothing to do with this file, remove the file."
@@ -142,10 +142,12 @@ def _read(fd: int) -> bytes:
     return os.pread(fd, 64, 0)
 
 
-def _is_older_than(pid: int, written_s: float) -> bool:
-    # A process that began after the file was written got its pid anew: the file is stale.
+def _is_running_since_before(pid: int, written_s: float) -> bool:
+    # A process that began after the file was written got its pid anew, and a zombie waits for
+    # nothing but its parent, which in a container may never look: the file is stale.
     try:
-        return psutil.Process(pid).create_time() <= written_s + _CLOCK_SLACK_S
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written_s + _CLOCK_SLACK_S
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

@@ -187,6 +187,7 @@ class WorkerProcess:
             raise CannotStart(ExitCode.USAGE, _explain(what, error)) from error
 
     def _start_worker(self) -> None:
+        self.broker.connect()
         middleware = [type(each).__name__ for each in self.broker.middleware]
         queues = self.options["queues"]
         self.worker = Worker(

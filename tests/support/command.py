@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -117,10 +118,8 @@ class Command:
 
     def end(self) -> None:
         """Kill what is left."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
         if self.process.stdout is not None:

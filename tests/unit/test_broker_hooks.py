@@ -166,8 +166,8 @@ def test_another_exception_of_a_before_hook_is_logged_and_the_next_one_called(ca
     three(order, RuntimeError("a mistake")).emit_before("process_message", "a message")
 
     assert order == ["first", "second", "third"]
-    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
-    assert caplog.records[0].exc_info
+    (logged,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert logged.exc_info
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), greenq.MiddlewareError("no")], ids=repr)
@@ -177,7 +177,7 @@ def test_any_exception_of_an_after_hook_is_logged_and_the_next_one_called(caplog
     three(order, error).emit_after("process_message", "a message")
 
     assert order == ["third", "second", "first"]
-    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    assert [record.levelname for record in caplog.records if "hook" in record.message] == ["CRITICAL"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), greenq.Shutdown(), GeneratorExit()], ids=repr)
@@ -198,19 +198,16 @@ def test_only_hooks_that_are_overridden_are_called():
 def test_hooks_of_a_middleware_that_is_added_or_removed_are_noticed():
     order: list[str] = []
     broker = three(order)
+    late = Named("late", order)
     broker.emit_before("process_message", "a message")
 
-    late = Named("late", order)
     broker.add_middleware(late)
     broker.emit_before("process_message", "a message")
+    assert order[3:] == ["first", "second", "third", "late"]
+
     broker.middleware.remove(late)
     broker.emit_before("process_message", "a message")
-
-    assert order == ["first", "second", "third"] * 1 + ["first", "second", "third", "late"] + [
-        "first",
-        "second",
-        "third",
-    ]
+    assert order[7:] == ["first", "second", "third"]
 
 
 def test_a_middleware_that_is_not_of_our_base_class_works():

@@ -88,6 +88,14 @@ class SqliteBroker(Broker):
 
     # -- the worker's side
 
+    def connect(self) -> None:
+        """Open the file, and make this process a worker, with an id and a lease. May switch.
+
+        Raises:
+          ConnectionFailed: The file cannot be opened.
+        """
+        self._attach().join()
+
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SqliteConsumer:
         """A consumer of a queue; the first one makes this process a worker, with an id and a lease.
 

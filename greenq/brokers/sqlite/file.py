@@ -141,7 +141,7 @@ class File:
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: SQLite itself never creates the file, so it cannot come back empty.
         # The deadlines are ours, see contention.py.
-        connection = sqlite3.connect(
+        return sqlite3.connect(
             f"file:{quote(self.path)}?mode=rw",
             uri=True,
             isolation_level=None,
@@ -149,12 +149,12 @@ class File:
             check_same_thread=False,
             cached_statements=256,
         )
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Each of these may find the file locked by a process that is creating it.
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA cache_size=-16000")  # KiB
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
         is_new = self._is_new(connection)
         # Cannot be done in a transaction. Until the tables are there, others may do it, too.
         connection.execute("PRAGMA journal_mode=WAL").fetchone()

@@ -1,0 +1,106 @@
+"""Which broker is used when none was set."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import greenq
+from greenq import default_broker
+from greenq.brokers.sqlite import SqliteBroker
+from greenq.brokers.stub import StubBroker
+
+
+@pytest.fixture(autouse=True)
+def no_url(monkeypatch, tmp_path):
+    monkeypatch.delenv("GREENQ_BROKER_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch):
+    monkeypatch.setattr(default_broker, "_exists", lambda module: False)
+
+
+def test_the_broker_that_was_set_is_the_broker():
+    broker = StubBroker()
+
+    greenq.set_broker(broker)
+
+    assert greenq.get_broker() is broker
+
+
+def test_the_default_is_the_embedded_broker_where_no_client_is_installed(nothing_installed, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="greenq"):
+        broker = greenq.get_broker()
+
+    assert isinstance(broker, SqliteBroker)
+    assert broker.path == str(tmp_path / "greenq.db")
+    assert len([record for record in caplog.records if "greenq.db" in record.message]) == 1
+    broker.close()
+
+
+def test_the_default_creates_no_file_until_it_is_used(nothing_installed, tmp_path):
+    greenq.get_broker().close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_is_made_once(nothing_installed):
+    assert greenq.get_broker() is greenq.get_broker()
+
+
+def test_the_url_of_the_environment_names_the_default(monkeypatch):
+    monkeypatch.setenv("GREENQ_BROKER_URL", "memory://")
+
+    assert isinstance(greenq.get_broker(), StubBroker)
+
+
+def test_an_empty_url_is_no_url(nothing_installed, monkeypatch):
+    monkeypatch.setenv("GREENQ_BROKER_URL", "")
+
+    assert isinstance(greenq.get_broker(), SqliteBroker)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///queue.db", "{cwd}/queue.db"),
+        ("sqlite:///data/queue.db", "{cwd}/data/queue.db"),
+        ("sqlite:////var/lib/queue.db", "/var/lib/queue.db"),
+        ("sqlite:///with%20space.db", "{cwd}/with space.db"),
+    ],
+)
+def test_a_sqlite_url_names_a_file(monkeypatch, tmp_path, url, path):
+    monkeypatch.setenv("GREENQ_BROKER_URL", url)
+
+    broker = greenq.get_broker()
+
+    assert broker.path == path.format(cwd=tmp_path)
+    broker.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://queue.db", "sqlite:", "sqlite:///"])
+def test_a_sqlite_url_without_a_file_is_an_error_that_shows_how(monkeypatch, url):
+    monkeypatch.setenv("GREENQ_BROKER_URL", url)
+
+    with pytest.raises(ValueError, match=r"sqlite:///queue\.db"):
+        greenq.get_broker()
+
+
+@pytest.mark.parametrize("url", ["http://:secret@host", "secret", "kafka://:secret@host/x"])
+def test_another_url_is_an_error_that_lists_the_schemes_and_tells_no_password(monkeypatch, url):
+    monkeypatch.setenv("GREENQ_BROKER_URL", url)
+
+    with pytest.raises(ValueError, match="sqlite:///path") as raised:
+        greenq.get_broker()
+    assert "secret" not in str(raised.value)
+
+
+def test_an_error_is_raised_again_at_the_next_use(monkeypatch):
+    monkeypatch.setenv("GREENQ_BROKER_URL", "kafka://host")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="kafka"):
+            greenq.get_broker()

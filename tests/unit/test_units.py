@@ -1,0 +1,47 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenq.cli.units import duration_ms, size_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("5m", 300_000),
+        ("2h", 7_200_000),
+        ("1d", 86_400_000),
+        ("1.5s", 1500),
+        ("0", 0),
+        ("600000", 600_000),
+        ("600_000", 600_000),
+        (" 30 S ", 30_000),
+    ],
+)
+def test_a_duration_is_milliseconds_unless_it_says_otherwise(text, expected):
+    assert duration_ms(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "s", "-5s", "5x", "5 5", "1e3", "nan", "inf", "1__0", "_1", "64MB"])
+def test_what_is_no_duration_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match="30s, 5m or 2h") as error:
+        duration_ms(text)
+    assert repr(text) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("64MB", 64 * 1024**2), ("1k", 1024), ("2GiB", 2 * 1024**3), ("0.5KB", 512), ("100", 100), ("7b", 7)],
+)
+def test_a_size_is_bytes_unless_it_says_otherwise(text, expected):
+    assert size_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "5s", "1TBB"])
+def test_what_is_no_size_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match="512KB, 64MB or 2GB"):
+        size_bytes(text)
