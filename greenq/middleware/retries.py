@@ -156,7 +156,11 @@ def _expected(message: Message[Any], actor: Actor[Any, Any]) -> tuple[type[BaseE
 
 def describe(exception: BaseException) -> str:
     """An exception's type and text on one line."""
-    return f"{type(exception).__name__}: {exception}"[:500]
+    try:
+        text = str(exception)
+    except Exception as error:  # of the application's own class; it must not cost the message
+        text = f"its text cannot be read: {type(error).__name__}"
+    return f"{type(exception).__name__}: {text}"[:500]
 
 
 def _traceback(exception: BaseException) -> str:

@@ -155,7 +155,13 @@ class File:
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA cache_size=-16000")  # KiB
-        is_new = self._is_new(connection)
+        # In one transaction: read one by one, the marks of a file that is just being made
+        # would look like somebody else's.
+        connection.execute("BEGIN")
+        try:
+            is_new = self._is_new(connection)
+        finally:
+            connection.execute("ROLLBACK")
         # Cannot be done in a transaction. Until the tables are there, others may do it, too.
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute("PRAGMA journal_size_limit=67108864").fetchone()
