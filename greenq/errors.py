@@ -193,3 +193,12 @@ class TimeLimitExceeded(Interrupt):
 
 class Shutdown(Interrupt):
     """The worker is stopping."""
+
+
+def describe(exception: BaseException) -> str:
+    """An exception's type and text, 500 characters at most. Never raises."""
+    try:
+        text = str(exception)
+    except Exception as error:  # of the application's own class; it must not cost the message
+        text = f"its text cannot be read: {type(error).__name__}"
+    return f"{type(exception).__name__}: {text}"[:500]

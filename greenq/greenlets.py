@@ -149,6 +149,9 @@ class GreenletRuntime:
         greenlet.start()
         return _Task(greenlet)
 
+    def task_name(self) -> str:
+        return str(getattr(getcurrent(), "name", "MainThread"))
+
     def event(self) -> _Event:
         return _Event()
 

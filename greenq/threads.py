@@ -93,6 +93,9 @@ class ThreadRuntime:
     def spawn(self, run: Callable[[], Any], *, name: str) -> _Task:
         return _Task(run, name)
 
+    def task_name(self) -> str:
+        return threading.current_thread().name
+
     event = staticmethod(threading.Event)
 
     def queue(self) -> queue.SimpleQueue[Any]:

@@ -1,12 +1,13 @@
 """The bare loop: what this machine can do on SQLite with no task queue around it.
 
-    python bare_loop.py [--jobs 100000]
+    python bare_loop.py [--measure jobs|naps|parked|inserts]
 
 The yardstick that road.py lays beside greenq. It does what no queue can leave out and
 nothing else: one native thread owns the database and, in one transaction, removes the jobs
 that are done and claims up to 500 more; each is decoded from JSON and run as a no-op in a
 greenlet, with one timer armed and five hooks called before and after. No retries, no leases,
-no order of priority, no care for errors. Prints one line of JSON.
+no order of priority, no care for errors. The other three measure greenlets that wait and single
+inserts in the same spirit. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 import psutil  # noqa: E402
+from gevent.event import Event  # noqa: E402
 from gevent.threadpool import ThreadPool  # noqa: E402
 
 BATCH = 500
 HOOKS = 5
 TIME_LIMIT_S = 600
-#: How many single inserts, and how many parked greenlets, are measured beside the jobs.
-INSERTS = 2_000
+JOBS = 100_000
+NAPS, NAP_S, NAPPERS = 20_000, 0.1, 1_000
 PARKED = 10_000
+INSERTS = 2_000
 
 SCHEMA = """
 CREATE TABLE jobs (id INTEGER PRIMARY KEY, queue TEXT, state INTEGER, due INTEGER, body BLOB) STRICT;
@@ -145,33 +148,40 @@ def _body(number: int) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def measure_jobs(folder: Path, count: int) -> dict[str, float]:
-    """How fast the loop runs this many jobs that wait already."""
-    store = Store(folder / "jobs.db")
-    store.fill([_body(number) for number in range(count)])
-    loop = Loop(store)
-    started, cpu_started = time.monotonic(), time.process_time()
-    loop.run()
-    seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
-    store.close()
-    return {"jobs_per_s": round(count / seconds), "cpu_us_per_job": round(cpu_s / count * 1e6, 1)}
+def measure_jobs() -> dict[str, float]:
+    """How fast the loop runs jobs that wait already."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "jobs.db")
+        store.fill([_body(number) for number in range(JOBS)])
+        loop = Loop(store)
+        started, cpu_started = time.monotonic(), time.process_time()
+        loop.run()
+        seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
+        store.close()
+    return {"jobs_per_s": round(JOBS / seconds), "cpu_us_per_job": round(cpu_s / JOBS * 1e6, 1)}
 
 
-def measure_inserts(folder: Path) -> dict[str, float]:
-    """How many jobs a second can be stored one by one, in a transaction each."""
-    store = Store(folder / "inserts.db")
+def measure_naps() -> dict[str, float]:
+    """How near to the ideal a thousand greenlets come that decode and sleep, with no queue at all."""
+    body, left = _body(0), NAPS
+
+    def nap() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            json.loads(body)
+            time.sleep(NAP_S)
+
     started = time.monotonic()
-    for number in range(INSERTS):
-        store.fill([_body(number)])
-    seconds = time.monotonic() - started
-    store.close()
-    return {"inserts_per_s": round(INSERTS / seconds)}
+    gevent.joinall([gevent.spawn(nap) for _ in range(NAPPERS)])
+    ideal_s = NAPS / NAPPERS * NAP_S
+    return {"percent_of_ideal": round(ideal_s / (time.monotonic() - started) * 100, 1)}
 
 
 def measure_parked() -> dict[str, float]:
     """What a greenlet that sleeps, with its decoded job in hand, takes of memory."""
     parked = 0
-    all_parked = gevent.event.Event()
+    all_parked = Event()
 
     def park(body: bytes) -> None:
         nonlocal parked
@@ -191,19 +201,27 @@ def measure_parked() -> dict[str, float]:
     return {"parked_kib": round(taken / PARKED / 1024, 1)}
 
 
+def measure_inserts() -> dict[str, float]:
+    """How many jobs a second can be stored one by one, in a transaction each."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "inserts.db")
+        started = time.monotonic()
+        for number in range(INSERTS):
+            store.fill([_body(number)])
+        seconds = time.monotonic() - started
+        store.close()
+    return {"inserts_per_s": round(INSERTS / seconds)}
+
+
+MEASUREMENTS = {"jobs": measure_jobs, "naps": measure_naps, "parked": measure_parked, "inserts": measure_inserts}
+
+
 def main() -> None:
     """Measure, print one line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=100_000, help="how many jobs to run; default: %(default)s")
-    parser.add_argument("--all", action="store_true", help="measure single inserts and parked greenlets too")
+    parser.add_argument("--measure", choices=MEASUREMENTS, default="jobs", help="default: %(default)s")
     args = parser.parse_args()
-    figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        if args.all:
-            figures |= measure_parked()
-            figures |= measure_inserts(Path(folder))
-        figures |= measure_jobs(Path(folder), args.jobs)
-    print(json.dumps(figures))
+    print(json.dumps(MEASUREMENTS[args.measure]()))
 
 
 if __name__ == "__main__":

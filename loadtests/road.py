@@ -59,6 +59,7 @@ ROWS = [
     Row("noop_cpu", "worker's CPU a no-op job", "µs", ""),
     Row("noop_cpu_bare", "the bare loop's CPU a job", "µs", ""),
     Row("nap_ratio", "20,000 jobs of 100 ms at 1000, of the ideal", "%", "95 or more"),
+    Row("nap_bare", "greenlets that sleep, with no queue, of the ideal", "%", ""),
     Row("nap_cpu", "worker's CPU a job of 100 ms", "µs", ""),
     Row("parked_10k", "memory a parked job, 10,000 parked", "KiB", "14 or less"),
     Row("parked_100k", "memory a parked job, 100,000 parked", "KiB", ""),
@@ -187,9 +188,9 @@ def bench(count: int = 0) -> Iterator[Bench]:
             opened.close()
 
 
-def bare_loop(*options: str) -> Figures:
+def bare_loop(what: str) -> Figures:
     """Run the yardstick."""
-    return _json_of([str(HERE / "bare_loop.py"), *options])
+    return _json_of([str(HERE / "bare_loop.py"), "--measure", what])
 
 
 # -- what is measured
@@ -197,12 +198,12 @@ def bare_loop(*options: str) -> Figures:
 
 def noop() -> Figures:
     """No-op jobs of a queue that was filled before, between two runs of the bare loop."""
-    before = bare_loop("--jobs", str(NOOPS))
+    before = bare_loop("jobs")
     with bench(NOOPS) as queue:
         queue.fill("noop", NOOPS)
         queue.start_worker(1000)
         measured = queue.read()
-    after = bare_loop("--jobs", str(NOOPS))
+    after = bare_loop("jobs")
     bare = (before["jobs_per_s"] + after["jobs_per_s"]) / 2
     per_s = NOOPS / measured["seconds"]
     return {
@@ -220,15 +221,20 @@ def nap() -> Figures:
         queue.fill("nap", NAPS)
         queue.start_worker(NAPPERS)
         measured = queue.read()
+    bare = bare_loop("naps")
     ideal_s = NAPS / NAPPERS * NAP_S
-    return {"nap_ratio": ideal_s / measured["seconds"] * 100, "nap_cpu": measured["cpu_s"] / NAPS * 1e6}
+    return {
+        "nap_ratio": ideal_s / measured["seconds"] * 100,
+        "nap_bare": bare["percent_of_ideal"],
+        "nap_cpu": measured["cpu_s"] / NAPS * 1e6,
+    }
 
 
 def parked() -> Figures:
     """What jobs that wait take of the worker's memory."""
     few_kib, _ = _parked(10_000)
     many_kib, whole_mib = _parked(100_000)
-    bare = bare_loop("--all", "--jobs", "1")
+    bare = bare_loop("parked")
     return {
         "parked_10k": few_kib,
         "parked_100k": many_kib,
@@ -260,7 +266,7 @@ def start() -> Figures:
 
 def send() -> Figures:
     """How fast producers can send, and how soon an idle worker starts what was sent."""
-    figures: Figures = {"send_bare": bare_loop("--all", "--jobs", "1")["inserts_per_s"]}
+    figures: Figures = {"send_bare": bare_loop("inserts")["inserts_per_s"]}
     for way, count in (("one", SENDS), ("threads", SENDS_OF_MANY), ("greenlets", SENDS_OF_MANY)):
         with bench() as queue:
             figures[f"send_{way}"] = queue.send(way, count)["per_s"]

@@ -20,8 +20,9 @@ same ids, and
   after 4      the page is done: the next delivery is refused at 1.
 
 So a page that is recorded has been sent, and one that is done has had all its links
-recorded: once every recorded page is done, there is no other. A failed attempt is settled
-before greenq's Retries hears of it; killed between the two, the page gets one fetch more.
+recorded: once every recorded page is done, there is no other. A page whose tries are spent
+is recorded by another job, give_up: greenq stores its message in the step that gives up the
+page's own, so there is no death between the two.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import ssl
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urldefrag, urljoin, urlsplit
 
 from gevent.pool import Pool
@@ -73,6 +74,7 @@ def is_worth_another_try(failures: int, error: BaseException) -> bool:
     min_backoff=200,
     max_backoff=3_000,
     retry_when=is_worth_another_try,
+    on_retry_exhausted="give_up",
 )
 def check(url: str, found_on: str | None) -> None:
     """Check the page at this URL, to which another one links, and send jobs for its own links."""
@@ -91,16 +93,17 @@ def check(url: str, found_on: str | None) -> None:
         found = send([link for link in links if link not in known], found_on=url)
         state = BROKEN if answer.status >= 400 else CHECKED
         record.settle(Settlement(url, owner, state, answer.status, len(links), found))
-    except (Exception, greenq.TimeLimitExceeded) as error:
-        record.settle(Settlement(url, owner, state_after(error, message.options.get("retries", 0))))
-        raise  # for Retries, which asks is_worth_another_try as well
+    except (Exception, greenq.TimeLimitExceeded):
+        record.settle(Settlement(url, owner, WAITING))  # so that it does not count as in flight
+        raise  # for Retries, whose word on what comes next is the only one: see give_up
 
 
-def state_after(error: BaseException, failures: int) -> str:
-    """What a page is once an attempt has ended so, after this many others that did."""
-    if is_worth_another_try(failures, error):
-        return WAITING
-    return TIMED_OUT if isinstance(error, greenq.TimeLimitExceeded) else FAILED
+@greenq.actor(queue_name=QUEUE)
+def give_up(message: dict[str, Any], _retries: dict[str, int]) -> None:
+    """Record that there is no other try for a page. Retries sends this as it gives one up."""
+    is_hanging = "TimeLimitExceeded" in message["options"]["traceback"]
+    state = TIMED_OUT if is_hanging else FAILED
+    shared_record().settle(Settlement(message["args"][0], message["message_id"], state))
 
 
 class Answer(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backoff import LONGEST_BACKOFF_MS, backoff_ms
 from ..clock import now_ms
-from ..errors import RateLimitExceeded, Retry, Shutdown
+from ..errors import RateLimitExceeded, Retry, Shutdown, describe
 from ..logging import get_logger
 from .middleware import Middleware
 
@@ -87,7 +87,7 @@ class Retries(Middleware):
             return  # the worker gives what it interrupted back to the queue
         inner = message._message
         actor = broker.actors[inner.actor_name]
-        if isinstance(exception, _expected(inner, actor)):
+        if isinstance(exception, expected_exceptions(inner, actor)):
             self.logger.info("Aborting message %s: its actor raised an expected exception.", inner.message_id)
             message.fail(describe(exception))
             return
@@ -147,20 +147,12 @@ class Retries(Middleware):
         return getattr(self, name)
 
 
-def _expected(message: Message[Any], actor: Actor[Any, Any]) -> tuple[type[BaseException], ...]:
+def expected_exceptions(message: Message[Any], actor: Actor[Any, Any]) -> tuple[type[BaseException], ...]:
+    """The exceptions that the option ``throws`` declares, of the message or else of its actor."""
     throws = message.options.get("throws") or actor.options.get("throws") or ()
-    classes = throws if isinstance(throws, tuple) else (throws,)
+    classes = throws if isinstance(throws, (tuple, list, set, frozenset)) else (throws,)
     # A message option that came as JSON cannot hold a class; it is ignored.
     return tuple(each for each in classes if isinstance(each, type) and issubclass(each, BaseException))
-
-
-def describe(exception: BaseException) -> str:
-    """An exception's type and text on one line."""
-    try:
-        text = str(exception)
-    except Exception as error:  # of the application's own class; it must not cost the message
-        text = f"its text cannot be read: {type(error).__name__}"
-    return f"{type(exception).__name__}: {text}"[:500]
 
 
 def _traceback(exception: BaseException) -> str:

@@ -25,7 +25,6 @@ from typing import Any, NoReturn
 from .. import errors
 from ..broker import Broker, get_broker
 from ..exit_codes import ExitCode
-from ..greenlets import getcurrent  # type: ignore[attr-defined]
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
@@ -150,7 +149,7 @@ class WorkerProcess:
             configure(
                 level=logging.DEBUG if self.options["verbose"] else logging.INFO,
                 log_file=self.options["log_file"],
-                task_name=_task_name,
+                task_name=self._runtime.task_name,
             )
 
     def _read_control(self) -> bytes:
@@ -187,6 +186,9 @@ class WorkerProcess:
             raise CannotStart(ExitCode.USAGE, _explain(what, error)) from error
 
     def _start_worker(self) -> None:
+        # The worker's own consumers try for as long as it takes, which is right for an outage
+        # and wrong for a mistaken address. It also gives this process its worker id, which
+        # the supervisor should know before anything is fetched.
         self.broker.connect()
         middleware = [type(each).__name__ for each in self.broker.middleware]
         queues = self.options["queues"]
@@ -195,7 +197,6 @@ class WorkerProcess:
             queues=None if queues is None else set(queues),
             concurrency=self.options["concurrency"],
         )
-        self._reach_broker()
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.start()
@@ -212,13 +213,6 @@ class WorkerProcess:
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")
-
-    def _reach_broker(self) -> None:
-        # The worker's own consumers try for as long as it takes, which is right for an outage
-        # and wrong for a mistaken address. It also gives this process its worker id, which
-        # the supervisor should know before anything is fetched.
-        for queue_name in sorted(self.broker.get_declared_queues())[:1]:
-            self.broker.consume(queue_name, prefetch=1, timeout=1).close()
 
     def tell_failure(self, failure: CannotStart) -> None:
         """Have the supervisor log why: of many workers that fail alike it logs one."""
@@ -390,10 +384,6 @@ def _one_line(error: BaseException) -> str:
 
 def _indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line or '(the current directory)'}" for line in lines]
-
-
-def _task_name() -> str:
-    return getattr(getcurrent(), "name", "MainThread")
 
 
 def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:

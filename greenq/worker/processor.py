@@ -18,14 +18,17 @@ from ..errors import (
     ActorNotFound,
     MessageTooLarge,
     MiddlewareError,
+    QueueNotFound,
     RateLimitExceeded,
     Retry,
     Shutdown,
     SkipMessage,
     TimeLimitExceeded,
+    describe,
 )
 from ..logging import get_logger
 from ..message import Message
+from ..middleware.retries import expected_exceptions
 from ..runtime import Guard, Runtime
 from ..verdict import Action, Envelope, Verdict
 from .deadlines import Deadlines
@@ -155,7 +158,6 @@ class Processor:
         return exception
 
     def _log_failure(self, message: Message[Any], actor: Actor[Any, Any], exception: BaseException) -> None:
-        throws = actor.options.get("throws")
         level, with_traceback = logging.ERROR, True
         if isinstance(exception, Retry):
             return
@@ -163,17 +165,16 @@ class Processor:
             level, with_traceback = logging.INFO, False
         elif isinstance(exception, RateLimitExceeded):
             level, with_traceback = logging.DEBUG, False
-        elif throws and isinstance(exception, throws):
+        elif isinstance(exception, expected_exceptions(message, actor)):
             level, with_traceback = logging.INFO, False
         elif isinstance(exception, TimeLimitExceeded):
             level, with_traceback = logging.DEBUG, True  # the warning has been given already
         self.logger.log(
             level,
-            "Message %s of actor %s failed: %s: %s",
+            "Message %s of actor %s failed: %s",
             message.message_id,
             message.actor_name,
-            type(exception).__name__,
-            exception,
+            describe(exception),
             exc_info=exception if with_traceback else None,
         )
 
@@ -201,7 +202,7 @@ class Processor:
         reason = None
         if message.failed:
             exception = message._exception
-            reason = message.reason or (f"{type(exception).__name__}: {exception}" if exception else "failed")
+            reason = message.reason or (describe(exception) if exception else "failed")
         return Verdict(action, message, follow_ups=follow_ups, reason=reason)
 
     def _follow_ups(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope] | None:
@@ -219,12 +220,12 @@ class Processor:
                     envelopes.append(self._prepare(each, delay))
                 else:
                     self._broker.enqueue(each, delay=delay)
-            except (MiddlewareError, MessageTooLarge, TypeError, ValueError) as error:
+            except (MiddlewareError, MessageTooLarge, QueueNotFound, TypeError, ValueError) as error:
                 # It will be refused at every try, so the message itself must not end as done.
                 self.logger.warning(
                     "A message that follows from %s was refused: %r", message._message.message_id, error
                 )
-                message.fail(f"What follows from it was refused: {type(error).__name__}: {error}")
+                message.fail(f"What follows from it was refused: {describe(error)}")
         return envelopes
 
     def _prepare(self, message: Message[Any], delay: int | None) -> Envelope:

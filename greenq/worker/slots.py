@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..broker import Broker, MessageProxy
+from ..errors import describe
 from ..logging import get_logger
 from ..runtime import Guard, Runtime, Task
 from ..verdict import Action, Verdict
@@ -186,15 +187,8 @@ class WorkerThread:
                 self.message, self.consumer = message, consumer = item
                 try:
                     contextvars.copy_context().run(process, message, consumer, guard)
-                except BaseException:
-                    # Somebody killed this greenlet, or a hook raised what it should not. The
-                    # message must not stay behind, and this greenlet may not be trusted.
-                    self.logger.critical(
-                        "Message %s was cut off outside of its actor and goes back to its queue.",
-                        message.message_id,
-                        exc_info=True,
-                    )
-                    consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+                except BaseException as error:
+                    self._rescue(message, consumer, error)
                     break
                 finally:
                     del message, item
@@ -209,3 +203,17 @@ class WorkerThread:
         finally:
             slots.ended(self)
             self.broker.emit_before("worker_thread_shutdown", self)
+
+    def _rescue(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> None:
+        # Somebody killed this greenlet, or there is an error in our own code or in a hook
+        # that raises what it should not. The message must not stay behind. An error would
+        # come again at once, and again: such a message is dead; one that was killed is not.
+        self.logger.critical(
+            "Message %s was cut off outside of its actor.", message._message.message_id, exc_info=error
+        )
+        if isinstance(error, Exception):
+            message.fail()
+            verdict = Verdict(Action.NACK, message, reason=f"Cut off outside of its actor: {describe(error)}")
+        else:
+            verdict = Verdict(Action.REQUEUE, message)
+        consumer.completer.hand_over(verdict)

@@ -175,22 +175,6 @@ def test_a_retry_when_that_raises_makes_a_dead_letter(broker, start, dead):
     assert [reason for _, reason in dead()] == ["RuntimeError: no"]
 
 
-def test_an_exception_whose_text_cannot_be_read_loses_nothing(broker, start, dead):
-    class Unreadable(Exception):
-        def __str__(self):
-            raise KeyError("a mistake in it")
-
-    @greenq.actor(broker=broker, max_retries=0)
-    def work():
-        raise Unreadable
-
-    work.send()
-    start()
-    broker.join("default", **JOIN)
-
-    assert [reason for _, reason in dead()] == ["Unreadable: its text cannot be read: KeyError"]
-
-
 def test_an_exhausted_message_is_told_to_the_actor_that_asked(broker, start):
     told = []
 

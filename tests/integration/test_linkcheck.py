@@ -141,9 +141,8 @@ def wait_until(condition, process):
 
 
 def workers(process):
-    """The worker processes below a link check, not those that look after them."""
-    below = [each for each in psutil.Process(process.pid).children(recursive=True) if not each.children()]
-    return [each for each in below if "examples.linkcheck.server" not in each.cmdline()]
+    """The worker processes of a link check: the children of its greenq-worker."""
+    return [each for each in psutil.Process(process.pid).children(recursive=True) if each.ppid() != process.pid]
 
 
 def assert_complete(site, pages, output):

@@ -264,11 +264,11 @@ def test_a_reload_runs_the_new_code_and_loses_no_running_job(run, folder):
     write_module(folder, "app", APP.replace("said %s", "said, newly, %s"))
     command.send(signal.SIGHUP)
     command.wait_for("Reloaded")
-    enqueue(folder, "say", "hello")
-    command.wait_for("said, newly, hello")
     (folder / "go").touch()
     command.wait_for(r"Worker \d \(PID \d+\) exited with code 0, as part of the reload", 2)
+    enqueue(folder, "say", "hello")
 
+    command.wait_for("said, newly, hello")
     assert "held on" in command.log
     assert len(set(command.wait_until_ready(4)) - set(old)) == 2
 

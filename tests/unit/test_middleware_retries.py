@@ -234,3 +234,14 @@ def test_the_refusal_of_a_rate_limiter_leaves_one_line(judge):
     verdict = judge(greenq.RateLimitExceeded("too many"))
 
     assert verdict.options["traceback"] == "RateLimitExceeded: too many"
+
+
+def test_an_exception_whose_text_cannot_be_read_is_judged_all_the_same(judge):
+    class Unreadable(Exception):
+        def __str__(self):
+            raise KeyError("a mistake in it")
+
+    verdict = judge(Unreadable(), message={"max_retries": 0})
+
+    assert verdict.is_dead
+    assert verdict.reason == "Unreadable: its text cannot be read: KeyError"

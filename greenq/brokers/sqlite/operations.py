@@ -148,8 +148,6 @@ class Operation:
     rank: ClassVar[int] = 1
     #: Whether it needs the write lock.
     writes: ClassVar[bool] = True
-    #: Whether it is one statement, which is a transaction of its own.
-    is_one_statement: bool = False
     #: Queues in which a message may be ready, or due earlier, once it is committed.
     filled: Sequence[str] = ()
 
@@ -168,12 +166,11 @@ class Operation:
 class Write(Operation):
     """Store messages."""
 
-    __slots__ = ("filled", "is_one_statement", "rows")
+    __slots__ = ("filled", "rows")
 
     def __init__(self, rows: list[Row]) -> None:
         super().__init__()
         self.rows = rows
-        self.is_one_statement = len(rows) == 1
         self.filled = (rows[0].queue,) if len(rows) == 1 else tuple({row.queue for row in rows})
 
     def run(self, connection: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...errors import ConnectionClosed, ConnectionError, StorageError
 from ...runtime import current
 from .contention import while_locked
 from .file import File, explain
-from .operations import Again, Operation, Row, Write, insert
+from .operations import ROWS_AT_ONCE, Again, Operation, Row, Write, insert
 
 
 class Store:
@@ -90,7 +91,9 @@ class Store:
             if operation.error is None and operation.filled:
                 filled.update(operation.filled)
         if filled:
-            self._notify(filled)
+            # A help and never a condition: who waits also looks for itself. This thread goes on.
+            with contextlib.suppress(Exception):
+                self._notify(filled)
         self._runtime.answer([operation.request for operation in operations])
 
     def _perform(self, connection: sqlite3.Connection | None, operations: list[Operation]) -> sqlite3.Connection | None:
@@ -145,8 +148,7 @@ class _Attempt:
 
     def run(self) -> None:
         operations = self._operations
-        writes = any(operation.writes for operation in operations)
-        if not writes or (len(operations) == 1 and operations[0].is_one_statement):
+        if not any(operation.writes for operation in operations) or _is_one_statement(operations):
             self._run_all()
             return
         self._connection.execute("BEGIN IMMEDIATE")
@@ -173,6 +175,16 @@ class _Attempt:
             insert(self._connection, rows)
 
 
+def _is_one_statement(operations: list[Operation]) -> bool:
+    """Whether they are one INSERT, which is a transaction of its own."""
+    rows = 0
+    for operation in operations:
+        if type(operation) is not Write:
+            return False
+        rows += len(operation.rows)
+    return rows <= ROWS_AT_ONCE
+
+
 class _Close(Operation):
     """Comes last; opens nothing that is not open."""
 
@@ -184,41 +196,49 @@ class _Close(Operation):
 
 
 class _Inbox:
-    """Operations on their way to the thread; guarded by locks of the operating system."""
+    """Operations on their way to the thread.
+
+    Without a lock around them, so that nobody who is interrupted while handing one over, or
+    calls from a signal handler meanwhile, can leave it held: appending is one step.
+    """
 
     def __init__(self) -> None:
-        runtime = current()
-        self._guard = runtime.native_lock()
-        self._bell = runtime.native_lock()
+        # Released to wake the thread; otherwise held, by whomever.
+        self._bell = current().native_lock()
         self._bell.acquire()
-        self._operations: list[Operation] = []
-        self._is_awaited = False
+        self._operations: deque[Operation] = deque()
         self._is_closed = False
 
     def put(self, operation: Operation) -> bool:
         """Hand an operation over; False if nobody will take it any more."""
-        with self._guard:
-            if self._is_closed:
-                return False
-            self._operations.append(operation)
-            is_awaited, self._is_awaited = self._is_awaited, False
-        if is_awaited:
-            self._bell.release()
+        self._operations.append(operation)
+        if self._is_closed:
+            return not self._withdraw(operation)
+        if self._bell.locked():
+            with contextlib.suppress(RuntimeError):  # somebody else has just released it
+                self._bell.release()
+        return True
+
+    def _withdraw(self, operation: Operation) -> bool:
+        try:
+            self._operations.remove(operation)
+        except ValueError:
+            return False  # the thread has taken it, as one of the last
         return True
 
     def take(self) -> list[Operation]:
         """All that has come; waits until there is something."""
-        while True:
-            with self._guard:
-                if self._operations:
-                    operations, self._operations = self._operations, []
-                    return operations
-                self._is_awaited = True
-            self._bell.acquire()
+        while not self._operations:
+            self._bell.acquire(False)
+            if not self._operations:
+                self._bell.acquire()
+        return self._drain()
 
     def close(self) -> list[Operation]:
         """Accept nothing more; return what has come since."""
-        with self._guard:
-            self._is_closed = True
-            operations, self._operations = self._operations, []
-            return operations
+        self._is_closed = True
+        return self._drain()
+
+    def _drain(self) -> list[Operation]:
+        # By one thread alone, so what is counted stays.
+        return [self._operations.popleft() for _ in range(len(self._operations))]

@@ -152,7 +152,7 @@ class WakeUp:
 
     def _open_directory(self, *, create: bool) -> None:
         if not os.path.isdir(_BY_DESCRIPTOR):
-            raise NotImplementedError
+            raise FileNotFoundError(_BY_DESCRIPTOR)
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._directory, 0o700)
