@@ -83,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pages", type=int, metavar="N", help="stop once this many pages are checked")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="worker processes (default: 2)")
     parser.add_argument("--concurrency", type=int, default=1000, metavar="N", help="jobs at once in each (1000)")
-    parser.add_argument("--time-limit", type=int, default=3000, metavar="MS", help="for a page (default: 3000)")
+    parser.add_argument("--time-limit", type=int, default=3000, metavar="MS", help="for a page and its links (3000)")
     parser.add_argument("--broker", metavar="URL", help="the queue (default: an SQLite file in the folder)")
     parser.add_argument("--root", type=Path, help="serve this folder instead of the standard library")
     parser.add_argument("--latency", type=latency_range, default=(50, 200), metavar="MS-MS", help="of a served page")
@@ -179,7 +179,7 @@ def send_first(record: Record, start: str, environment: dict[str, str], cleanup:
 
     cleanup.callback(crawl.broker.close)
     if not record.known([[start]])[0]:
-        record.add(crawl.send([start], found_on=None))
+        record.add([crawl.send([start], found_on=None)])
 
 
 def start_worker(

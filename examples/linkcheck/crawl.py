@@ -5,19 +5,20 @@ What a job does, in this order:
     1 claim    the record makes this message the page's owner, unless another one is
     2 fetch    over a real socket
     3 send     a job for each link that the record does not know
-    4 settle   in one transaction: the pages found, with their messages' ids; this page, done
-    5          the job returns, and greenq removes its message
+    4 add      these pages, with their messages' ids; with many links, 3 and 4 in turns
+    5 settle   this page is done
+    6          the job returns, and greenq removes its message
 
 A process may be killed at any point, because greenq delivers its messages again, with the
 same ids, and
 
   before 1     nothing has happened yet.
   after 1, 2   the page is this message's own and not done: the next delivery fetches it again.
-  within 3     some links have been sent and are not recorded. The next delivery sends them a
+  after 3      some links have been sent and are not recorded. The next delivery sends them a
                second time, unless their first job has begun and recorded itself. The first of
                two such messages to be recorded owns the page, the other one is dropped at 1.
-  after 3      the same, for all of them.
-  after 4      the page is done: the next delivery is refused at 1.
+  after 4      the next delivery fetches the page again and finds its links known.
+  after 5      the page is done: the next delivery is refused at 1.
 
 So a page that is recorded has been sent, and one that is done has had all its links
 recorded: once every recorded page is done, there is no other. A page whose tries are spent
@@ -36,7 +37,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urldefrag, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from gevent.pool import Pool
 
@@ -55,8 +56,8 @@ TIME_LIMIT_MS = int(os.environ["LINKCHECK_TIME_LIMIT_MS"])
 #: A page that fails is mostly fine soon; one that hangs costs a slot for the whole limit.
 RETRIES_OF_FAILING = 5
 RETRIES_OF_HANGING = 1
-#: A page's links are sent side by side, so that the broker can store many in one step.
-SENDERS = 64
+#: How many jobs are sent at once.
+SENDERS = 500
 
 broker = greenq.get_broker()
 broker.add_middleware(CurrentMessage())  # before the actors
@@ -89,10 +90,9 @@ def check(url: str, found_on: str | None) -> None:
         if answer.status >= 500:
             raise greenq.Retry(f"{url} answered {answer.status}.")
         links = links_of(answer)
-        known = record.known(links)
-        found = send([link for link in links if link not in known], found_on=url)
+        follow(links, url, record)
         state = BROKEN if answer.status >= 400 else CHECKED
-        record.settle(Settlement(url, owner, state, answer.status, len(links), found))
+        record.settle(Settlement(url, owner, state, answer.status, len(links)))
     except (Exception, greenq.TimeLimitExceeded):
         record.settle(Settlement(url, owner, WAITING))  # so that it does not count as in flight
         raise  # for Retries, whose word on what comes next is the only one: see give_up
@@ -144,9 +144,10 @@ def links_of(answer: Answer) -> list[str]:
         targets = finder.targets
     site = urlsplit(answer.url)[:2]
     links: dict[str, None] = {}
-    for target in targets:
+    # Long pages link a thousand times to places in themselves, and joining URLs is slow.
+    for target in dict.fromkeys(target.strip().partition("#")[0] for target in targets):
         with contextlib.suppress(ValueError):  # not a URL at all
-            link = urldefrag(urljoin(answer.url, target.strip())).url
+            link = urljoin(answer.url, target)
             if urlsplit(link)[:2] == site and link != answer.url:
                 links[link] = None
     return list(links)
@@ -163,8 +164,19 @@ class LinkFinder(HTMLParser):
         self.targets += [value for name, value in attrs if name in ("href", "src") and value]
 
 
+def follow(links: Sequence[str], found_on: str, record: SharedRecord) -> None:
+    """Send jobs for those of a page's links that are new. Switches."""
+    known = record.known(links)
+    new = [link for link in links if link not in known]
+    # In steps, so that a page with more links than fit into the time limit gets further with
+    # each try.
+    for first in range(0, len(new), SENDERS):
+        record.add(send(new[first : first + SENDERS], found_on=found_on))
+
+
 def send(urls: Sequence[str], *, found_on: str | None) -> list[Claim]:
     """Send a job for each of these pages; tell each page's message. Switches."""
+    # Side by side, so that the broker can store many in one step.
     messages = Pool(SENDERS).map(lambda url: check.send(url, found_on), urls)
     return [Claim(url, message.message_id, found_on) for url, message in zip(urls, messages, strict=True)]
 

@@ -46,6 +46,10 @@ class SharedRecord:
         known: set[str] = self._ask(self._record.known, urls)
         return known
 
+    def add(self, claims: Sequence[Claim]) -> None:
+        """Add the pages that messages have been sent for."""
+        self._ask(self._record.add, claims)
+
     def settle(self, settlement: Settlement) -> None:
         """Record what an attempt came to."""
         self._ask(self._record.settle, settlement)

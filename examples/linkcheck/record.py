@@ -94,8 +94,6 @@ class Settlement(NamedTuple):
     state: str
     status: int | None = None
     links: int = 0
-    found: Sequence[Claim] = ()
-    """What was sent for the links of this page."""
 
 
 class Tally(NamedTuple):
@@ -163,10 +161,10 @@ class Record:
 
     # -- for jobs; many at a time
 
-    def add(self, claims: Sequence[Claim]) -> None:
+    def add(self, lists: Sequence[Sequence[Claim]]) -> list[None]:
         """Add the pages that messages have been sent for. Known ones stay as they are."""
-        if claims:
-            self._connection.execute(_ADD, (json.dumps(claims),))
+        self._connection.execute(_ADD, (json.dumps([claim for claims in lists for claim in claims]),))
+        return [None] * len(lists)
 
     def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Start an attempt for each message that may fetch its page; answer which ones may.
@@ -174,7 +172,7 @@ class Record:
         A page belongs to the first message that is recorded for it, and nobody may fetch one
         that is done with.
         """
-        self.add(claims)
+        self.add([claims])
         asked = json.dumps(claims)
         self._connection.execute(_START_ATTEMPT, (asked,))
         owners: dict[str, str] = dict(self._list(_OWNERS, asked))
@@ -186,12 +184,11 @@ class Record:
         return [set(urls).intersection(everything) for urls in lists]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[None]:
-        """Record what attempts came to, and in the same step the pages that they found.
+        """Record what attempts came to.
 
         What a message says of a page that is not its own, or is done with, is passed over.
         """
-        self.add([claim for each in settlements for claim in each.found])
-        self._connection.execute(_SETTLE, (json.dumps([each[:5] for each in settlements]),))
+        self._connection.execute(_SETTLE, (json.dumps(settlements),))
         return [None] * len(settlements)
 
     # -- for the report
