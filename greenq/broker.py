@@ -465,12 +465,15 @@ class MessageProxy:
     _is_settled: bool = False
     _is_interrupted: bool = False
 
+    # On the class, because most messages keep most of these defaults, and a proxy is made
+    # for every message.
+    failed: bool = False
+    _exception: BaseException | None = None
+    _released: int | None = None
+    _follow_ups: list[tuple[Message[Any], int | None]] | None = None
+
     def __init__(self, message: Message[Any]) -> None:
-        self.failed = False
         self._message = message
-        self._exception: BaseException | None = None
-        self._released: int | None = None
-        self._follow_ups: list[tuple[Message[Any], int | None]] | None = None
 
     @property
     def message(self) -> Message[Any]:

@@ -6,6 +6,8 @@ Everything of ours takes gevent from here.
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +15,15 @@ import gevent
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
-from gevent.queue import SimpleQueue
 from greenlet import getcurrent
 
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
 _get_ident = get_original("_thread", "get_ident")
+
+
+#: How long waking the getters of a queue may keep the hub's timers waiting.
+_TURN_S = 0.01
 
 
 class _Event:
@@ -103,6 +108,52 @@ class _Guard:
             self._greenlet.throw(exception)
 
 
+class _Queue:
+    """Wakes the getter that waits the shortest: its stack is still in the processor's cache.
+
+    gevent's own queue looks a woken getter up among all others that wait, which with a
+    thousand idle slots is a good part of a short job's time.
+    """
+
+    def __init__(self) -> None:
+        self._hub = gevent.get_hub()
+        self._items: deque[Any] = deque()
+        self._waiting: list[Any] = []
+        self._is_waking = False
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        if self._waiting and not self._is_waking:
+            self._is_waking = True
+            self._hub.loop.run_callback(self._wake)
+
+    def get(self) -> Any:
+        while not self._items:
+            waiter: Any = Waiter(self._hub)
+            self._waiting.append(waiter)
+            try:
+                waiter.get()
+            except BaseException:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                raise
+        return self._items.popleft()
+
+    def _wake(self) -> None:
+        # In the hub, which runs each one until it waits: one that takes item after item
+        # leaves the others asleep. The hub's timers must have their turns in between.
+        turn_ends = time.monotonic() + _TURN_S
+        while self._items and self._waiting:
+            if time.monotonic() >= turn_ends:
+                self._hub.loop.run_callback(self._wake)
+                return
+            self._waiting.pop().switch(None)
+        self._is_waking = False
+
+
 class _Request:
     __slots__ = ("_waiter", "hub", "is_answered")
 
@@ -155,8 +206,8 @@ class GreenletRuntime:
     def event(self) -> _Event:
         return _Event()
 
-    def queue(self) -> SimpleQueue[Any]:
-        return SimpleQueue()
+    def queue(self) -> _Queue:
+        return _Queue()
 
     lock = staticmethod(contextlib.nullcontext)
     guard = staticmethod(_Guard)

@@ -10,6 +10,7 @@ pipe, because they may run on the stack of any greenlet, the hub's among them.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -70,8 +71,22 @@ def main() -> NoReturn:
     except CannotStart as failure:
         process.tell_failure(failure)
         exit_now(failure.exit_code)
+    tune_interpreter()
     process.serve()
     exit_now(process.stop())
+
+
+def tune_interpreter() -> None:
+    """Set the interpreter up for thousands of greenlets and a few native threads."""
+    # Leave what was imported alone, and look at the rest every 10,000 objects instead of 700: a
+    # batch of messages is thousands of objects that die by themselves, while those of a
+    # thousand parked jobs were looked at again and again (8 % of a worker's time).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    # Native threads (a broker's, the lease's) wait this long for a busy hub to let go of the
+    # interpreter, instead of 5 ms each time.
+    sys.setswitchinterval(0.001)
 
 
 def exit_now(exit_code: int) -> NoReturn:

@@ -115,10 +115,18 @@ class Slots:
         item: tuple[MessageProxy, ConsumerThread] | None = self._ready.get()
         return item
 
-    def came_back(self) -> None:
-        """A slot's greenlet has done its message and will ask for the next."""
+    def backlog(self) -> int:
+        """How many messages wait for a greenlet."""
+        return self._ready.qsize()
+
+    def done(self) -> None:
+        """A slot's greenlet has handed its message over and will ask for the next."""
         with self._lock:
             self._surplus += 1
+            self._free += 1
+            if self._free == self.count:
+                self._all_free.set()
+        self._room.set()
 
     def ended(self, thread: WorkerThread) -> None:
         """A slot's greenlet has ended; another is made if there is work for it."""
@@ -177,32 +185,39 @@ class WorkerThread:
         slots = self._slots
         self.guard = guard = slots.runtime.guard()
         self.broker.emit_after("worker_thread_boot", self)
-        process = slots.processor.process
-        turn_ends = time.monotonic() + _TURN_S
+        turn_ends = 0.0
         try:
             while True:
+                is_new_turn = not slots.backlog()
                 item = slots.next()
                 if item is None:
                     break
-                self.message, self.consumer = message, consumer = item
-                try:
-                    contextvars.copy_context().run(process, message, consumer, guard)
-                except BaseException as error:
-                    self._rescue(message, consumer, error)
-                    break
-                finally:
-                    del message, item
-                    self.message = self.consumer = None
+                if is_new_turn:
+                    turn_ends = time.monotonic() + _TURN_S
+                may_go_on = self._carry(*item, guard)
+                del item  # an idle slot keeps nothing of its last message alive
+                if not may_go_on:
                     slots.give_back(1)
-                if guard.interrupted_by is not None:
                     break
-                slots.came_back()
+                slots.done()
                 if time.monotonic() >= turn_ends:
                     slots.runtime.sleep(0)
                     turn_ends = time.monotonic() + _TURN_S
         finally:
             slots.ended(self)
             self.broker.emit_before("worker_thread_shutdown", self)
+
+    def _carry(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> bool:
+        """Carry one message to its verdict; False if this greenlet may not take another."""
+        self.message, self.consumer = message, consumer
+        try:
+            contextvars.copy_context().run(self._slots.processor.process, message, consumer, guard)
+        except BaseException as error:
+            self._rescue(message, consumer, error)
+            return False
+        finally:
+            self.message = self.consumer = None
+        return guard.interrupted_by is None
 
     def _rescue(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> None:
         # Somebody killed this greenlet, or there is an error in our own code or in a hook

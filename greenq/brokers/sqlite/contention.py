@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...errors import StorageError
 from ...runtime import current
@@ -23,14 +23,21 @@ _SHORTEST_PAUSE_S = 0.0005
 _LONGEST_PAUSE_S = 0.005
 
 
-def while_locked(path: str, run: Callable[[], R], *, longest_wait_s: float = LONGEST_WAIT_S) -> R:
+def while_locked(path: str, inside: Any, run: Callable[[], R], *, longest_wait_s: float = LONGEST_WAIT_S) -> R:
     """Call a function again until no other process's lock is in its way; return its answer.
+
+    Parameters:
+      path(str): The file, for what is said if it takes too long.
+      inside(Any): A native lock that is held during each call, and not between them.
+      run(Callable): May be called many times.
+      longest_wait_s(float): Seconds.
 
     Raises:
       StorageError: The lock was held for too long.
     """
     try:
-        return run()
+        with inside:
+            return run()
     except sqlite3.OperationalError as error:
         if not is_locked(error):
             raise
@@ -41,7 +48,8 @@ def while_locked(path: str, run: Callable[[], R], *, longest_wait_s: float = LON
         never.acquire(True, pause_s)
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
         try:
-            return run()
+            with inside:
+                return run()
         except sqlite3.OperationalError as error:
             if not is_locked(error):
                 raise

@@ -10,10 +10,13 @@ import contextlib
 import os
 import sqlite3
 import stat
+import weakref
 from importlib import resources
+from typing import Any
 from urllib.parse import quote
 
 from ...errors import ConnectionFailed, StorageError
+from ...runtime import current
 from .contention import while_locked
 
 #: Says in the file's header whose it is: "grnq".
@@ -39,12 +42,17 @@ class File:
     Parameters:
       path(str): Absolute.
       synchronous(str): "NORMAL" or "FULL".
+
+    Attributes:
+      inside(Any): A native lock that is held by whoever is inside SQLite with this file.
     """
 
     def __init__(self, path: str, synchronous: str) -> None:
         self.path = path
         self._synchronous = synchronous
         self._identity: tuple[int, int] | None = None
+        self.inside = current().native_lock()
+        _files.add(self)
 
     def open(self) -> sqlite3.Connection:
         """Open the file; the first time, create it if it does not exist.
@@ -65,22 +73,24 @@ class File:
         else:
             self.check()
         identity = _identity_of(self.path)
+        connection = self._connect()
         try:
-            connection = self._connect()
-        except sqlite3.Error as error:
-            raise ConnectionFailed(explain(error, self.path)) from error
-        try:
-            while_locked(self.path, lambda: self._prepare(connection))
+            while_locked(self.path, self.inside, lambda: self._prepare(connection))
             if _identity_of(self.path) != identity:
                 raise ConnectionFailed(f"{self.path} was replaced while it was opened. Try again.")
         except sqlite3.Error as error:
-            connection.close()
+            self.close(connection)
             raise ConnectionFailed(explain(error, self.path)) from error
         except BaseException:
-            connection.close()
+            self.close(connection)
             raise
         self._identity = identity
         return connection
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection that ``open`` made."""
+        with self.inside:
+            connection.close()
 
     def check(self) -> None:
         """Make sure that the path still names the file that was opened.
@@ -141,14 +151,18 @@ class File:
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: SQLite itself never creates the file, so it cannot come back empty.
         # The deadlines are ours, see contention.py.
-        return sqlite3.connect(
-            f"file:{quote(self.path)}?mode=rw",
-            uri=True,
-            isolation_level=None,
-            timeout=0,
-            check_same_thread=False,
-            cached_statements=256,
-        )
+        try:
+            with self.inside:
+                return sqlite3.connect(
+                    f"file:{quote(self.path)}?mode=rw",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=0,
+                    check_same_thread=False,
+                    cached_statements=256,
+                )
+        except sqlite3.Error as error:
+            raise ConnectionFailed(explain(error, self.path)) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # Each of these may find the file locked by a process that is creating it.
@@ -206,6 +220,27 @@ class File:
                 "version, or give another path."
             )
         return False
+
+
+# SQLite has locks of its own. A child that was forked while another thread held one of them
+# would wait for it forever, so a fork waits until nobody is inside.
+_files: weakref.WeakSet[File] = weakref.WeakSet()
+_held_for_a_fork: list[Any] = []
+_LONGEST_WAIT_BEFORE_A_FORK_S = 1.0
+
+
+def _before_a_fork() -> None:
+    for file in list(_files):
+        if file.inside.acquire(True, _LONGEST_WAIT_BEFORE_A_FORK_S):
+            _held_for_a_fork.append(file.inside)
+
+
+def _after_a_fork() -> None:
+    while _held_for_a_fork:
+        _held_for_a_fork.pop().release()
+
+
+os.register_at_fork(before=_before_a_fork, after_in_parent=_after_a_fork, after_in_child=_after_a_fork)
 
 
 def explain(error: BaseException, path: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from typing import TypeVar
 
 from ...clock import now_ms
@@ -77,7 +76,9 @@ class Membership:
             return
 
         def renew(connection: sqlite3.Connection) -> int | None:
-            if connection.execute(RENEW, (now_ms() + self.lease_ms, old)).rowcount:
+            # A row that is gone was given up, or taken away. This is in a transaction, and so
+            # is giving it up, which is only begun once _is_left is set.
+            if connection.execute(RENEW, (now_ms() + self.lease_ms, old)).rowcount or self._is_left:
                 return None
             return register(connection, self.lease_ms)
 
@@ -104,18 +105,21 @@ class Membership:
             self._transact(take_back)
 
     def _transact(self, run: Callable[[sqlite3.Connection], R]) -> R:
-        with closing(self._file.open()) as connection:
+        connection = self._file.open()
 
-            def attempt() -> R:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    answer = run(connection)
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-                return answer
+        def attempt() -> R:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                answer = run(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return answer
 
+        try:
             # Shorter than the lease: a renewal that is late is no renewal.
-            return while_locked(self._file.path, attempt, longest_wait_s=self.lease_ms / 3000)
+            return while_locked(self._file.path, self._file.inside, attempt, longest_wait_s=self.lease_ms / 3000)
+        finally:
+            self._file.close(connection)

@@ -82,7 +82,7 @@ class Store:
             if connection is not None or type(operations[0]) is not _Close:
                 connection = self._perform(connection, operations)
             if is_closing and connection is not None:
-                connection.close()
+                self._file.close(connection)
             self._tell(operations)
 
     def _tell(self, operations: list[Operation]) -> None:
@@ -104,7 +104,7 @@ class Store:
             else:
                 self._file.check()
             attempt = _Attempt(connection, operations)
-            while_locked(self._file.path, attempt.run)
+            while_locked(self._file.path, self._file.inside, attempt.run)
         except Again:
             return self._perform(connection, operations)
         except ConnectionError as error:
@@ -114,7 +114,7 @@ class Store:
                 _fail(operations, StorageError, explain(error, self._file.path), error)
                 # What is wrong may only be so with this connection: the next one looks again.
                 if connection is not None:
-                    connection.close()
+                    self._file.close(connection)
                 return None
             if len(operations) == 1:
                 operations[0].error = error
