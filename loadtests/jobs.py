@@ -33,6 +33,7 @@ COUNT_VARIABLE = "GREENQ_LOADTEST_COUNT"
 
 SENDERS = 50
 PARKED_S = 600
+LIMIT_MS = 2000
 #: Between two sends of which the latency is measured, so that the worker is idle again.
 PAUSE_S = 0.005
 
@@ -44,6 +45,7 @@ _started = 0
 _ended = 0
 _first_start = 0.0
 _first_cpu_s = 0.0
+_late_ms: list[float] = []
 
 
 @greenq.actor
@@ -68,6 +70,19 @@ def park(number: int) -> None:
     if _started == _expected:
         tell(all_started=time.monotonic())
     time.sleep(PARKED_S)
+
+
+@greenq.actor(time_limit=LIMIT_MS, max_retries=0)
+def overstay(number: int) -> None:
+    """Wait for longer than allowed; tell how late the interrupts of all came."""
+    started = time.monotonic()
+    try:
+        time.sleep(PARKED_S)
+    finally:
+        _late_ms.append((time.monotonic() - started) * 1000 - LIMIT_MS)
+        if len(_late_ms) == _expected:
+            _late_ms.sort()
+            tell(p50_ms=_late_ms[_expected // 2], p99_ms=_late_ms[_expected * 99 // 100])
 
 
 @greenq.actor

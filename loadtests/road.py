@@ -37,6 +37,7 @@ from greenq.brokers.sqlite import SqliteBroker  # noqa: E402
 LIMIT_S = 300
 NOOPS = 100_000
 NAPS, NAP_S, NAPPERS = 20_000, 0.1, 1_000
+OVERSTAYERS = 1_000
 SENDS, SENDS_OF_MANY, PINGS = 3_000, 15_000, 500
 _FILL = 1_000
 
@@ -65,6 +66,9 @@ ROWS = [
     Row("parked_100k", "memory a parked job, 100,000 parked", "KiB", ""),
     Row("parked_100k_mib", "the worker with 100,000 parked", "MiB", ""),
     Row("parked_bare", "a parked greenlet of the bare loop", "KiB", ""),
+    Row("late_p50", "1,000 jobs at their time limits at once: how late, p50", "ms", ""),
+    Row("late_p99", "1,000 jobs at their time limits at once: how late, p99", "ms", "50 or less"),
+    Row("import", "import greenq in a producer", "ms", "under 60"),
     Row("start", "from the command to the first job's start", "s", "under 1"),
     Row("send_one", "send() from one thread", "a second", ""),
     Row("send_threads", "send() from 50 threads", "a second", ""),
@@ -255,6 +259,24 @@ def _parked(count: int) -> tuple[float, float]:
     return (whole - before) / count / 1024, whole / 2**20
 
 
+def limits() -> Figures:
+    """How late jobs are interrupted that reach their time limits together."""
+    with bench(OVERSTAYERS) as queue:
+        queue.fill("overstay", OVERSTAYERS)
+        queue.start_worker(OVERSTAYERS)
+        late = queue.read()
+    return {"late_p50": late["p50_ms"], "late_p99": late["p99_ms"]}
+
+
+def front_door() -> Figures:
+    """What importing greenq costs a process that only sends. The quickest of some, as the rest is noise."""
+    program = (
+        "import json, time; t = time.perf_counter(); import greenq; print(json.dumps({'s': time.perf_counter() - t}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {"import": min(_json_of(["-c", program], environment)["s"] for _ in range(7)) * 1000}
+
+
 def start() -> Figures:
     """From the start of the command to that of the first job, which waits already."""
     with bench() as queue:
@@ -283,6 +305,8 @@ MEASUREMENTS: dict[str, Callable[[], Figures]] = {
     "noop": noop,
     "nap": nap,
     "parked": parked,
+    "limits": limits,
+    "import": front_door,
     "start": start,
     "send": send,
 }
