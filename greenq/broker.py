@@ -1,28 +1,37 @@
-"""The contracts between producers, brokers and workers.
+"""The broker: what producers, middleware and workers may ask of one.
 
-Broker stores messages, Consumer hands them out, MessageProxy is a message that was
-handed out. Concrete brokers live in brokers/ and are never imported here, but for
-the default broker, which is looked for only when it is needed (see default_broker.py).
+What a broker hands out is in consumer.py. Concrete brokers live in brokers/ and are never
+imported here, but for the default broker, which is looked for only when it is needed
+(see default_broker.py).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .clock import now_ms
+from .consumer import Consumer, MessageProxy, read_eta
 from .errors import ActorNotFound, MiddlewareError
 from .logging import get_logger
 from .message import Message
 from .names import canonical_queue_name, delay_queue_name
-from .verdict import Action, Envelope, Verdict
+from .verdict import Envelope
 
 if TYPE_CHECKING:
     from .actor import Actor
     from .middleware import Middleware
+
+__all__ = [
+    "Broker",
+    "Consumer",
+    "MessageProxy",
+    "get_broker",
+    "set_broker",
+]
 
 _global_broker: Broker | None = None
 _global_broker_lock = threading.Lock()
@@ -361,222 +370,6 @@ class Broker:
         May switch.
         """
         raise NotImplementedError
-
-
-class Consumer:
-    """Hands out the messages of one queue and takes back what became of them.
-
-    A consumer written to the API reference implements ``__next__``, ``ack``, ``nack``,
-    ``requeue`` and ``close``. One that can do better overrides ``wait``, ``fetch`` and
-    ``complete``: they are what the worker calls.
-    """
-
-    #: The most messages that one fetch is asked for.
-    batch_size: ClassVar[int] = 1
-
-    #: Whether ``complete`` stores a verdict's follow-ups in the same step. Where it does
-    #: not, they are enqueued before the verdict is handed over.
-    writes_follow_ups: ClassVar[bool] = False
-
-    def __iter__(self) -> Iterator[MessageProxy | None]:
-        return self
-
-    def __next__(self) -> MessageProxy | None:
-        """The next message, or None if none came within the consumer's timeout."""
-        raise NotImplementedError
-
-    def ack(self, message: MessageProxy) -> None:
-        """Remove a message that has been processed."""
-        raise NotImplementedError
-
-    def nack(self, message: MessageProxy) -> None:
-        """Move a message to the dead letters."""
-        raise NotImplementedError
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Return unacknowledged messages to the queue."""
-
-    def close(self) -> None:
-        """Let go of what the consumer uses."""
-
-    # -- in batches
-
-    def wait(self) -> bool:
-        """Wait, holding nothing, until there may be something to fetch.
-
-        Returns False if the consumer's timeout passed, or ``wake`` was called. May switch.
-        """
-        return True
-
-    def wake(self) -> None:
-        """End a ``wait`` that is under way. May be called from any thread."""
-
-    def fetch(self, count: int) -> list[MessageProxy]:
-        """Fetch up to ``count`` messages, without waiting where the broker can tell.
-
-        Bytes that are no message come as an Undecodable. May switch.
-        """
-        # One at a time, because a second __next__ could wait while it holds the first.
-        message = next(self)
-        return [] if message is None else [message]
-
-    def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
-        """Write what became of these messages; return the verdicts that were refused.
-
-        A verdict is refused if the broker has given the message to somebody else in the
-        meantime. A verdict that was already written may be written again.
-
-        Raises:
-          ConnectionError: Nothing is known of any of them; try again.
-
-        May switch.
-        """
-        requeued = []
-        for verdict in verdicts:
-            if verdict.action is Action.ACK:
-                self.ack(verdict.message)
-            elif verdict.action is Action.NACK:
-                self.nack(verdict.message)
-            else:
-                requeued.append(verdict.message)
-        if requeued:
-            self.requeue(requeued)
-        return ()
-
-
-class MessageProxy:
-    """A message as a consumer handed it out. Unknown attributes are the message's own.
-
-    Parameters:
-      message(Message): The message.
-
-    Attributes:
-      failed(bool): Whether it is to be moved to the dead letters.
-    """
-
-    #: Milliseconds that the actor may run; None for no limit. Set by TimeLimit.
-    time_limit_ms: float | None = None
-    #: Whether the actor is told when its worker stops. Set by ShutdownNotifications.
-    notify_shutdown: bool = False
-    #: Why the message failed, if a middleware said so.
-    reason: str | None = None
-    # The worker's notes: whether a verdict on it has been handed over, and whether its
-    # actor was cut short because the worker stops.
-    _is_settled: bool = False
-    _is_interrupted: bool = False
-
-    # On the class, because most messages keep most of these defaults, and a proxy is made
-    # for every message.
-    failed: bool = False
-    _exception: BaseException | None = None
-    _released: int | None = None
-    _follow_ups: list[tuple[Message[Any], int | None]] | None = None
-
-    def __init__(self, message: Message[Any]) -> None:
-        self._message = message
-
-    @property
-    def message(self) -> Message[Any]:
-        """The message itself."""
-        return self._message
-
-    def fail(self, reason: str | None = None) -> None:
-        """Mark the message for the dead letters.
-
-        Parameters:
-          reason(str): For whoever reads them. Default: the exception's type and text.
-        """
-        self.failed = True
-        if reason is not None:
-            self.reason = reason
-
-    def release(self, delay: int, options: dict[str, Any] | None = None) -> None:
-        """Ask for another attempt instead of an ack: the message is replaced by itself.
-
-        Parameters:
-          delay(int): Milliseconds until then.
-          options(dict): Message options to set on it.
-        """
-        self._message.options.update(options or {})
-        self._released = delay
-
-    def follow_up(self, message: Message[Any], delay: int | None = None) -> None:
-        """Have this message enqueued in the same step in which this one is settled.
-
-        Parameters:
-          message(Message): What comes next.
-          delay(int): Milliseconds. Default: none.
-        """
-        if self._follow_ups is None:
-            self._follow_ups = []
-        self._follow_ups.append((message, delay))
-
-    def stuff_exception(self, exception: BaseException) -> None:
-        """Keep the exception that the actor raised, while the message is processed."""
-        self._exception = exception
-
-    def clear_exception(self) -> None:
-        """Forget it again: an exception keeps every frame it passed alive."""
-        self._exception = None
-
-    def __getattr__(self, name: str) -> Any:
-        # Only for what is not found on the proxy. Underscored names are never the
-        # message's, and looking _message up here would recurse while unpickling.
-        if name.startswith("__") or name == "_message":
-            raise AttributeError(name)
-        return getattr(self._message, name)
-
-    def __str__(self) -> str:
-        return str(self._message)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._message!r})"
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, MessageProxy):
-            return self._message == other._message
-        return self._message == other
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self._message < getattr(other, "_message", other))
-
-    # Identity, so that proxies can be kept in sets although messages cannot.
-    __hash__ = object.__hash__
-
-
-class Undecodable(MessageProxy):
-    """Bytes from a queue that are no message. They go to the dead letters as they are.
-
-    Parameters:
-      queue_name(str): Where they were.
-      payload(bytes): The bytes.
-      error(BaseException): Why they are no message.
-    """
-
-    def __init__(self, queue_name: str, payload: bytes, error: BaseException) -> None:
-        super().__init__(Message(queue_name, "", (), {}, {}, message_id=""))
-        self.payload = payload
-        self.stuff_exception(error)
-        self.fail(str(error))
-
-
-def read_eta(message: Message[Any], logger: logging.Logger) -> int | None:
-    """When a message that carries an ``eta`` is due, in Unix milliseconds; None if at once.
-
-    An eta that is no number (from another language, say) means at once, with a warning.
-    """
-    eta = message.options.get("eta")
-    if isinstance(eta, (int, float)) and not isinstance(eta, bool) and abs(eta) < 2**53:
-        return int(eta)
-    if eta is not None:
-        logger.warning("The eta of message %s is %.80r instead of a number: it is due now.", message.message_id, eta)
-    return None
-
-
-def without_eta(message: Message[Any]) -> Message[Any]:
-    """A message that is due: on its real queue, and without its eta."""
-    options = {name: value for name, value in message.options.items() if name != "eta"}
-    return message._replace(queue_name=canonical_queue_name(message.queue_name), options=options)
 
 
 def _milliseconds(delay: Any) -> int:

@@ -17,8 +17,9 @@ from contextlib import ExitStack, contextmanager
 from queue import Empty
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..broker import Broker, Consumer, MessageProxy, Undecodable, read_eta, without_eta
+from ..broker import Broker
 from ..clock import now_ms
+from ..consumer import BatchConsumer, MessageProxy, Undecodable, read_eta, without_eta
 from ..errors import DecodeError, QueueJoinTimeout, QueueNotFound
 from ..message import Message
 from ..names import canonical_queue_name, delay_queue_name
@@ -282,7 +283,7 @@ class StubQueue:
                 self._watchers.discard(event)
 
 
-class StubConsumer(Consumer):
+class StubConsumer(BatchConsumer):
     """Hands out the messages of one queue, and moves those that are due into it.
 
     Parameters:
@@ -293,7 +294,6 @@ class StubConsumer(Consumer):
     """
 
     batch_size: ClassVar[int] = 100
-    writes_follow_ups: ClassVar[bool] = True
 
     def __init__(self, broker: StubBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         self._broker = broker
@@ -306,16 +306,6 @@ class StubConsumer(Consumer):
         self._held: set[int] = set()
         self._event = current().event()
         self._is_woken = False
-
-    def __next__(self) -> MessageProxy | None:
-        """The next message; None if none came in time, or ``wake`` was called. May switch."""
-        deadline = time.monotonic() + self._timeout_s
-        # Again, because another consumer may be quicker, or the message may not be due yet.
-        while self._wait_until(deadline):
-            messages = self.fetch(1)
-            if messages:
-                return messages[0]
-        return None
 
     def wait(self) -> bool:
         return self._wait_until(time.monotonic() + self._timeout_s)
@@ -339,15 +329,6 @@ class StubConsumer(Consumer):
             for verdict, places in followed:
                 self._settle(verdict, places)
         return ()
-
-    def ack(self, message: MessageProxy) -> None:
-        self.complete([Verdict(Action.ACK, message)])
-
-    def nack(self, message: MessageProxy) -> None:
-        self.complete([Verdict(Action.NACK, message)])
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        self.complete([Verdict(Action.REQUEUE, message) for message in messages])
 
     # -- steps of waiting
 

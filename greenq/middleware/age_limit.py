@@ -11,7 +11,8 @@ from ..logging import get_logger
 from .middleware import Middleware
 
 if TYPE_CHECKING:
-    from ..broker import Broker, MessageProxy
+    from ..broker import Broker
+    from ..consumer import MessageProxy
 
 
 class AgeLimit(Middleware):

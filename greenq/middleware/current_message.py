@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .middleware import Middleware
 
 if TYPE_CHECKING:
-    from ..broker import Broker, MessageProxy
+    from ..broker import Broker
+    from ..consumer import MessageProxy
 
 _current: ContextVar[MessageProxy | None] = ContextVar("greenq_current_message", default=None)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..actor import Actor
-    from ..broker import Broker, MessageProxy
+    from ..broker import Broker
+    from ..consumer import MessageProxy
     from ..message import Message
     from ..worker import ConsumerThread, Worker, WorkerThread
 

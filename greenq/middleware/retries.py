@@ -15,7 +15,8 @@ from .middleware import Middleware
 
 if TYPE_CHECKING:
     from ..actor import Actor
-    from ..broker import Broker, MessageProxy
+    from ..broker import Broker
+    from ..consumer import MessageProxy
     from ..message import Message
 
 DEFAULT_MAX_RETRIES = 20

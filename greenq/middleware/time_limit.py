@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .middleware import Middleware
 
 if TYPE_CHECKING:
-    from ..broker import Broker, MessageProxy
+    from ..broker import Broker
+    from ..consumer import MessageProxy
 
 
 class TimeLimit(Middleware):

@@ -12,7 +12,8 @@ import random
 import time
 from collections.abc import Sequence
 
-from ..broker import Broker, Consumer
+from ..broker import Broker
+from ..consumer import Consumer
 from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Runtime

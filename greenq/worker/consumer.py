@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from ..broker import MessageProxy, Undecodable
+from ..consumer import MessageProxy, Undecodable
 from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Task
@@ -18,7 +18,7 @@ from ..verdict import Action, Verdict
 from .completer import Completer
 
 if TYPE_CHECKING:
-    from ..broker import Consumer
+    from ..consumer import Consumer
     from .worker import Worker
 
 _SHORTEST_PAUSE_S = 0.1

@@ -11,8 +11,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from ..broker import MessageProxy, read_eta, without_eta
 from ..clock import now_ms
+from ..consumer import MessageProxy, read_eta, without_eta
 from ..verdict import Action, Verdict
 from .consumer import ConsumerThread
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..actor import Actor
-from ..broker import Broker, MessageProxy, without_eta
+from ..broker import Broker
+from ..consumer import MessageProxy, without_eta
 from ..errors import (
     ActorNotFound,
     MessageTooLarge,

@@ -11,7 +11,8 @@ import contextvars
 import time
 from typing import TYPE_CHECKING
 
-from ..broker import Broker, MessageProxy
+from ..broker import Broker
+from ..consumer import MessageProxy
 from ..errors import describe
 from ..logging import get_logger
 from ..runtime import Guard, Runtime, Task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from greenq.broker import Consumer, MessageProxy
+from greenq.consumer import Consumer, MessageProxy
 from greenq.message import Message
 from greenq.verdict import Action, Verdict
 

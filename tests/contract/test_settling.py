@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenq.broker import Undecodable
+from greenq.consumer import Undecodable
 from greenq.errors import QueueJoinTimeout
 from greenq.verdict import Action, Verdict
 

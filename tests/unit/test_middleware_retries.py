@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import greenq
-from greenq.broker import MessageProxy
 from greenq.brokers.stub import StubBroker
 from greenq.clock import now_ms
+from greenq.consumer import MessageProxy
 from greenq.middleware import Retries
 
 DAY_MS = 24 * 3600 * 1000

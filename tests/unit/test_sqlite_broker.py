@@ -10,9 +10,9 @@ from contextlib import closing
 
 import pytest
 
-from greenq.broker import Undecodable
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.sqlite.operations import Operation
+from greenq.consumer import Undecodable
 from greenq.encoder import PickleEncoder
 from greenq.errors import ConnectionClosed, QueueJoinTimeout
 from greenq.message import set_encoder

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 import greenq
-from greenq.broker import Undecodable
 from greenq.brokers.stub import StubBroker
 from greenq.clock import now_ms
+from greenq.consumer import Undecodable
 from greenq.errors import DecodeError, QueueJoinTimeout, QueueNotFound
 from greenq.message import Message
 from tests.contract.fetching import message, names, take

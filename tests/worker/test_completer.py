@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import greenq
-from greenq.broker import Consumer, MessageProxy
+from greenq.consumer import Consumer, MessageProxy
 from greenq.errors import ConnectionClosed
 from greenq.message import Message
 from greenq.runtime import current

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...broker import Consumer, MessageProxy, Undecodable, without_eta
 from ...clock import now_ms
+from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
 from ...errors import DecodeError
 from ...message import Message
 from ...runtime import current
@@ -51,7 +51,7 @@ class SqliteUndecodable(Undecodable):
         self.deliveries = deliveries
 
 
-class SqliteConsumer(Consumer):
+class SqliteConsumer(BatchConsumer):
     """A consumer of one queue.
 
     Parameters:
@@ -65,7 +65,6 @@ class SqliteConsumer(Consumer):
     # More are a little quicker for jobs that take no time, and slower for those that do: slots
     # that became free during a long claim wait for its end.
     batch_size: ClassVar[int] = 200
-    writes_follow_ups: ClassVar[bool] = True
 
     def __init__(self, attachment: Attachment, queue_name: str, timeout: int, logger: logging.Logger) -> None:
         self.logger = logger
@@ -193,28 +192,6 @@ class SqliteConsumer(Consumer):
             if verdict.follow_ups:
                 follow_ups[row_id] = [row(each) for each in verdict.follow_ups]
         return Settle(holder, removed, returned, dead, follow_ups, self.queue_name)
-
-    # -- one by one
-
-    def __next__(self) -> MessageProxy | None:
-        """The next message, or None if none came within the timeout. May switch."""
-        while self.wait():
-            messages = self.fetch(1)
-            if messages:
-                return messages[0]
-        return None
-
-    def ack(self, message: MessageProxy) -> None:
-        """Remove a message that has been processed. May switch."""
-        self.complete([Verdict(Action.ACK, message)])
-
-    def nack(self, message: MessageProxy) -> None:
-        """Move a message to the dead letters. May switch."""
-        self.complete([Verdict(Action.NACK, message)])
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Return messages to their places in the queue. May switch."""
-        self.complete([Verdict(Action.REQUEUE, message) for message in messages])
 
     def close(self) -> None:
         """End a wait. What is still reserved stays so until it is settled, or the broker is closed."""
