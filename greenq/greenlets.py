@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
@@ -142,6 +142,12 @@ class _Queue:
                 raise
         return self._items.popleft()
 
+    def drain(self) -> list[Any]:
+        """Take out all that is there."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
     def _wake(self) -> None:
         # In the hub, which runs each one until it waits: one that takes item after item
         # leaves the others asleep. The hub's timers must have their turns in between.
@@ -193,6 +199,7 @@ def _answer_all(requests: list[_Request]) -> None:
 class GreenletRuntime:
     name = "greenlets"
     most_slots: int | None = None
+    kills: tuple[type[BaseException], ...] = (GreenletExit,)
 
     def spawn(self, run: Callable[[], Any], *, name: str) -> _Task:
         greenlet = gevent.Greenlet(run)
@@ -231,6 +238,15 @@ class GreenletRuntime:
 
     native_lock = staticmethod(_allocate_lock)
     native_socket = staticmethod(get_original("socket", "socket"))
+
+
+def contain_exits() -> None:
+    """Keep what a greenlet raises in that greenlet, SystemExit and KeyboardInterrupt too.
+
+    gevent raises these two in the main greenlet, wherever that is: ``sys.exit()`` in a greenlet
+    that a job has spawned would end the whole process, with all the other jobs in it.
+    """
+    gevent.get_hub().SYSTEM_ERROR = ()
 
 
 runtime = GreenletRuntime()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from .clock import now_ms
 from .runtime import current
 
 
@@ -43,7 +44,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         held_since: float | None = None
-        renewed_at = time.monotonic()
+        renewed_at, renewed_at_ms = time.monotonic(), now_ms()
         while True:
             try:
                 self._renew()
@@ -51,9 +52,12 @@ class LeaseKeeper:
                 held_since = None  # nothing to say here: whoever uses the broker reports it
             else:
                 now = time.monotonic()
-                if held_since is None or now - renewed_at >= self._lease_s:
+                # Leases are stored by the wall clock, which goes on while the machine sleeps
+                # (the monotonic one does not) and may be set: then the others had no chance.
+                passed_s = max(now - renewed_at, (now_ms() - renewed_at_ms) / 1000)
+                if held_since is None or passed_s >= self._lease_s / 2:
                     held_since = now
-                renewed_at = now
+                renewed_at, renewed_at_ms = now, now_ms()
                 if now - held_since >= self._lease_s:
                     try:
                         self._take_back_expired()

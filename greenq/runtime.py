@@ -34,6 +34,9 @@ class Queue(Protocol):
         ...
 
     def qsize(self) -> int: ...
+    def drain(self) -> list[Any]:
+        """Take out all items, without waiting."""
+        ...
 
 
 class Lock(Protocol):
@@ -89,6 +92,8 @@ class Runtime(Protocol):
     name: str
     #: The most jobs that can be under way at once; None for no such limit.
     most_slots: int | None
+    #: What is raised in a task that somebody ends from outside.
+    kills: tuple[type[BaseException], ...]
 
     def spawn(self, run: Callable[[], Any], *, name: str) -> Task: ...
     def task_name(self) -> str:

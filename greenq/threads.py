@@ -86,9 +86,21 @@ class _Request:
         self._lock.release()
 
 
+class _Queue(queue.SimpleQueue[Any]):
+    def drain(self) -> list[Any]:
+        """Take out all that is there. Others may be taking, too."""
+        items: list[Any] = []
+        while True:
+            try:
+                items.append(self.get_nowait())
+            except queue.Empty:
+                return items
+
+
 class ThreadRuntime:
     name = "threads"
     most_slots: int | None = 64
+    kills: tuple[type[BaseException], ...] = ()
 
     def spawn(self, run: Callable[[], Any], *, name: str) -> _Task:
         return _Task(run, name)
@@ -98,8 +110,8 @@ class ThreadRuntime:
 
     event = staticmethod(threading.Event)
 
-    def queue(self) -> queue.SimpleQueue[Any]:
-        return queue.SimpleQueue()
+    def queue(self) -> _Queue:
+        return _Queue()
 
     lock = staticmethod(threading.RLock)
     guard = staticmethod(_Guard)

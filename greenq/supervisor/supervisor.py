@@ -240,7 +240,7 @@ class Supervisor:
         del self._children[child.pid]
         child.ended(returncode)
         self._orphans += child.errands
-        if child.worker_id is not None and returncode not in _CLEAN:
+        if child.worker_id is not None and (returncode not in _CLEAN or not child.stopping):
             self._orphans.append(child.worker_id)
         self._mourn(child, returncode)
 

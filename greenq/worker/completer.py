@@ -49,6 +49,8 @@ class Completer:
         self._idle = runtime.event()
         self._idle.set()
         self._is_stopping = False
+        self._has_ended = False
+        self._queue_name = queue_name
         self._task = runtime.spawn(self._run, name=f"completer of {queue_name}")
 
     def hand_over(self, verdict: Verdict) -> None:
@@ -65,6 +67,10 @@ class Completer:
             verdict.message._is_settled = True
             self._pending.append(verdict)
             self._idle.clear()
+            if self._has_ended:
+                # A job, or a fetch, that outlasted its worker brings its verdict now.
+                self._has_ended = False
+                self._task = self._runtime.spawn(self._run, name=f"late completer of {self._queue_name}")
         self._wanted.set()
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -91,6 +97,7 @@ class Completer:
                 if not self._pending:
                     self._idle.set()
                     if self._is_stopping:
+                        self._has_ended = True
                         return
                 else:
                     self._wanted.set()

@@ -140,7 +140,13 @@ class ConsumerThread:
                 messages = consumer.fetch(taken)
         finally:
             slots.give_back(taken - len(messages))
-        self._deliver(messages)
+        if self._is_stopping:
+            # The worker may be past the time in which it gives such messages back itself.
+            for message in messages:
+                self.completer.hand_over(Verdict(Action.REQUEUE, message))
+            slots.give_back(len(messages))
+        else:
+            self._deliver(messages)
         return True
 
     def _deliver(self, messages: list[MessageProxy]) -> None:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from .. import errors
 from ..broker import Broker, get_broker
 from ..exit_codes import ExitCode
+from ..greenlets import contain_exits
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
@@ -72,6 +73,7 @@ def main() -> NoReturn:
         process.tell_failure(failure)
         exit_now(failure.exit_code)
     tune_interpreter()
+    contain_exits()
     process.serve()
     exit_now(process.stop())
 

@@ -129,10 +129,17 @@ class Slots:
                 self._all_free.set()
         self._room.set()
 
-    def ended(self, thread: WorkerThread) -> None:
-        """A slot's greenlet has ended; another is made if there is work for it."""
+    def ended(self, thread: WorkerThread, *, was_idle: bool) -> None:
+        """A slot's greenlet has ended; another is made if there is work for it.
+
+        Parameters:
+          was_idle(bool): Whether it was to take another message: it was told to end, or an
+            exception that was meant for an earlier job of its reached it.
+        """
         with self._lock:
             self.threads.discard(thread)
+            if was_idle:
+                self._surplus -= 1
         if not self._is_closed:
             self._make_up()
 
@@ -145,7 +152,7 @@ class Slots:
     def unstarted(self) -> list[tuple[MessageProxy, ConsumerThread]]:
         """Take out what was fetched and waits for a greenlet."""
         with self._lock:
-            items = [self._ready.get() for _ in range(self._ready.qsize())]
+            items = self._ready.drain()
             self._surplus += len(items)
         return [item for item in items if item is not None]
 
@@ -187,6 +194,7 @@ class WorkerThread:
         self.guard = guard = slots.runtime.guard()
         self.broker.emit_after("worker_thread_boot", self)
         turn_ends = 0.0
+        is_carrying = False
         try:
             while True:
                 is_new_turn = not slots.backlog()
@@ -195,17 +203,19 @@ class WorkerThread:
                     break
                 if is_new_turn:
                     turn_ends = time.monotonic() + _TURN_S
+                is_carrying = True
                 may_go_on = self._carry(*item, guard)
                 del item  # an idle slot keeps nothing of its last message alive
                 if not may_go_on:
                     slots.give_back(1)
                     break
+                is_carrying = False
                 slots.done()
                 if time.monotonic() >= turn_ends:
                     slots.runtime.sleep(0)
                     turn_ends = time.monotonic() + _TURN_S
         finally:
-            slots.ended(self)
+            slots.ended(self, was_idle=not is_carrying)
             self.broker.emit_before("worker_thread_shutdown", self)
 
     def _carry(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> bool:
@@ -221,15 +231,15 @@ class WorkerThread:
         return guard.interrupted_by is None
 
     def _rescue(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> None:
-        # Somebody killed this greenlet, or there is an error in our own code or in a hook
-        # that raises what it should not. The message must not stay behind. An error would
-        # come again at once, and again: such a message is dead; one that was killed is not.
+        # Somebody killed this greenlet, or there is an error in our own code or in a hook (a
+        # time-out of its own, say). The message must not stay behind. What is no kill would
+        # come again at once, and again, however often the actor succeeds: it is dead.
         self.logger.critical(
             "Message %s was cut off outside of its actor.", message._message.message_id, exc_info=error
         )
-        if isinstance(error, Exception):
+        if isinstance(error, self._slots.runtime.kills):
+            verdict = Verdict(Action.REQUEUE, message)
+        else:
             message.fail()
             verdict = Verdict(Action.NACK, message, reason=f"Cut off outside of its actor: {describe(error)}")
-        else:
-            verdict = Verdict(Action.REQUEUE, message)
         consumer.completer.hand_over(verdict)

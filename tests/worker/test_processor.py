@@ -59,25 +59,26 @@ def test_a_follow_up_for_a_queue_that_does_not_exist_makes_the_message_a_dead_le
     assert "nowhere" in broker.dead_letters[0].reason
 
 
-def test_a_hook_that_kills_its_slot_costs_neither_the_message_nor_the_slot(broker, start):
-    kills = []
+def test_a_hook_that_ends_its_slot_makes_the_message_a_dead_letter_and_costs_no_slot(broker, start):
+    exits = []
 
-    class Killing(greenq.Middleware):
+    class Exiting(greenq.Middleware):
         def before_process_message(self, broker, message):
-            if not kills:
-                kills.append(1)
+            if not exits:
+                exits.append(1)
                 raise SystemExit
 
-    broker.add_middleware(Killing())
+    broker.add_middleware(Exiting())
     runs = []
 
     @greenq.actor(broker=broker)
-    def work():
-        runs.append(1)
+    def work(number):
+        runs.append(number)
 
-    work.send()
+    work.send(1)
+    work.send(2)
     start(concurrency=1)
     broker.join("default", timeout=10_000)
 
-    assert kills == [1]
-    assert runs == [1]
+    assert runs == [2]
+    assert "SystemExit" in broker.dead_letters[0].reason

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ...clock import now_ms
+from ...message import MAX_MESSAGE_BYTES
 from ...verdict import Envelope
 
 READY, DELAYED = 0, 1
@@ -33,6 +34,7 @@ ROWS_AT_ONCE = 50
 INSERT_MESSAGES = "INSERT INTO messages (queue, priority, due, state, message_id, payload) VALUES "
 MESSAGE_VALUES = "(?, ?, ?, ?, ?, ?)"
 
+# Of a payload that is too long to be a message only enough to see that.
 # Aggregated: ids, lengths and deliveries as JSON, the payloads one behind the other.
 CLAIM = """
 SELECT json_group_array(id), json_group_array(length(payload)), json_group_array(deliveries),
@@ -40,7 +42,8 @@ SELECT json_group_array(id), json_group_array(length(payload)), json_group_array
   (SELECT min(due) FROM messages WHERE state = 1 AND queue = :queue),
   EXISTS (SELECT 1 FROM workers WHERE id = :worker)
 FROM (
-  SELECT id, deliveries, payload FROM messages WHERE state = 0 AND queue = :queue
+  SELECT id, deliveries, CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
+  FROM messages WHERE state = 0 AND queue = :queue
   ORDER BY priority, due, id LIMIT :count
 )
 """
@@ -206,7 +209,7 @@ class Claim(Operation):
     def run(self, connection: sqlite3.Connection) -> tuple[int | None, str, str, str, bytes | None]:
         self._new_worker_id = None
         worker_id = self._worker.value
-        parameters = {"queue": self._queue, "worker": worker_id, "count": self._count}
+        parameters = {"queue": self._queue, "worker": worker_id, "count": self._count, "most": MAX_MESSAGE_BYTES + 1}
         *claimed, next_due, is_registered = connection.execute(CLAIM, parameters).fetchone()
         now = now_ms()
         if next_due is not None and next_due <= now:

@@ -1,0 +1,97 @@
+"""Slots: none is lost, and nothing that was meant for one job reaches another."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+import greenq
+from greenq.brokers.stub import StubBroker
+from greenq.runtime import is_patched
+
+greenlets_only = pytest.mark.skipif("not is_patched()", reason="about greenlets; runs where gevent has patched")
+
+
+@greenlets_only
+@pytest.mark.parametrize("leftover", ["a time-out that was never closed", "a kill that comes late"])
+def test_what_a_job_left_behind_costs_no_slot(broker, start, leftover):
+    import gevent
+
+    assert is_patched()
+
+    @greenq.actor(broker=broker)
+    def sloppy():
+        if leftover == "a time-out that was never closed":
+            gevent.Timeout(0.05).start()
+        else:
+            gevent.spawn_later(0.05, gevent.getcurrent().kill, block=False)
+
+    together = threading.Barrier(4, timeout=10)
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def meet():
+        together.wait()
+
+    worker = start(concurrency=4)
+    for _ in range(4):
+        sloppy.send()
+    broker.join("default", timeout=10_000)
+    ends = time.monotonic() + 10
+    while worker.slots.threads and time.monotonic() < ends:
+        time.sleep(0.01)  # until the leftovers have struck the idle slots
+
+    for _ in range(4):
+        meet.send()
+    broker.join("default", timeout=20_000)
+    assert not broker.dead_letters
+
+
+@greenlets_only
+def test_a_time_out_of_a_hook_does_not_run_a_finished_job_again(broker, start):
+    import gevent
+
+    assert is_patched()
+    runs = []
+
+    class Slow(greenq.Middleware):
+        def after_process_message(self, broker, message, *, result=None, exception=None):
+            with gevent.Timeout(0.02):
+                gevent.sleep(10)
+
+    broker.add_middleware(Slow())
+
+    @greenq.actor(broker=broker)
+    def transfer():
+        runs.append(1)
+
+    transfer.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert runs == [1]
+    assert "Timeout" in broker.dead_letters[0].reason
+
+
+def test_stopping_in_the_midst_of_thousands_of_short_jobs_never_hangs():
+    for pause_ms in range(0, 40, 4):
+        broker = StubBroker()
+
+        @greenq.actor(broker=broker)
+        def noop():
+            pass
+
+        for _ in range(300):
+            noop.send()
+        worker = greenq.Worker(broker, worker_timeout=100, concurrency=32)
+        worker.start()
+        time.sleep(pause_ms / 1000)
+        stopping = threading.Thread(target=worker.stop, args=(3000,), daemon=True)
+        stopping.start()
+        stopping.join(20)
+
+        assert not stopping.is_alive()
+        waiting = broker.queues["default"].qsize()
+        assert waiting == broker.queues["default"].unfinished_tasks
+        broker.close()
