@@ -30,6 +30,8 @@ class Consumer:
     #: not, they are enqueued before the verdict is handed over.
     writes_follow_ups: ClassVar[bool] = False
 
+    _taken: MessageProxy | None = None
+
     def __iter__(self) -> Iterator[MessageProxy | None]:
         return self
 
@@ -58,7 +60,11 @@ class Consumer:
 
         Returns False if the consumer's timeout passed, or ``wake`` was called. May switch.
         """
-        return True
+        # A consumer of the reference can only wait by taking: it keeps that one message. To
+        # wait in fetch() would hold a slot, and idle queues would hold all of them.
+        if self._taken is None:
+            self._taken = next(self)
+        return self._taken is not None
 
     def wake(self) -> None:
         """End a ``wait`` that is under way. May be called from any thread."""
@@ -68,8 +74,7 @@ class Consumer:
 
         Bytes that are no message come as an Undecodable. May switch.
         """
-        # One at a time, because a second __next__ could wait while it holds the first.
-        message = next(self)
+        message, self._taken = self._taken, None
         return [] if message is None else [message]
 
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
@@ -156,6 +161,8 @@ class MessageProxy:
     # actor was cut short because the worker stops.
     _is_settled: bool = False
     _is_interrupted: bool = False
+    # Who handed it out.
+    _consumer: Consumer | None = None
 
     # On the class, because most messages keep most of these defaults, and a proxy is made
     # for every message.

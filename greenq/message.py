@@ -179,8 +179,8 @@ class Message(Generic[R]):
                 and type(fields["options"]) is dict
                 and type(fields["queue_name"]) is str
                 and type(fields["actor_name"]) is str
-                and type(fields.setdefault("message_id", None) or generate_unique_id()) is str
-                and type(fields.setdefault("message_timestamp", None) or 0) is int
+                and type(fields.setdefault("message_id", None)) in (str, type(None))
+                and type(fields.setdefault("message_timestamp", None)) in (int, type(None))
                 and len(fields) == 7
             ):
                 fields["args"] = tuple(args)
@@ -233,7 +233,7 @@ def _is_too_deep(data: bytes) -> bool:
     """Whether JSON is nested more deeply than MAX_MESSAGE_DEPTH; False for what is no JSON."""
     # Counting brackets is quick and right for nearly every message; only those with many
     # of them are looked at closely.
-    if data.count(b"[") + data.count(b"{") <= MAX_MESSAGE_DEPTH or data[:1] not in b"[{":
+    if data.count(b"[") + data.count(b"{") <= MAX_MESSAGE_DEPTH or data.lstrip(b" \t\r\n")[:1] not in b"[{":
         return False
     depth = 0
     for match in _BRACKETS_OUTSIDE_STRINGS.finditer(data):

@@ -26,6 +26,7 @@ class Streak:
     def __init__(self, delays_s: Sequence[float] = RESTART_DELAYS_S) -> None:
         self._delays_s = delays_s
         self.deaths = 0
+        self._failed_starts = 0
 
     def died(self, *, did_a_job: bool, ready_s: float) -> float | None:
         """Count a death; answer how many seconds to wait, or None to give up.
@@ -34,6 +35,7 @@ class Streak:
           did_a_job(bool): Whether the worker had done any.
           ready_s(float): Seconds for which it had been ready.
         """
+        self._failed_starts = 0
         if did_a_job or ready_s >= LONG_LIFE_S:
             self.deaths = 0
         self.deaths += 1
@@ -46,5 +48,5 @@ class Streak:
 
         Such starts are never given up: the longest delay is repeated.
         """
-        self.deaths = min(self.deaths + 1, len(self._delays_s))
-        return self._delays_s[self.deaths - 1]
+        self._failed_starts = min(self._failed_starts + 1, len(self._delays_s))
+        return self._delays_s[self._failed_starts - 1]

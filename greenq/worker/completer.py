@@ -9,6 +9,7 @@ in a task of its own, and only if a middleware wants it.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Sequence
 
@@ -50,6 +51,9 @@ class Completer:
         self._idle.set()
         self._is_stopping = False
         self._has_ended = False
+        self._is_writing = False
+        #: Batches whose after-hooks run.
+        self._telling = 0
         self._queue_name = queue_name
         self._task = runtime.spawn(self._run, name=f"completer of {queue_name}")
 
@@ -73,8 +77,13 @@ class Completer:
                 self._task = self._runtime.spawn(self._run, name=f"late completer of {self._queue_name}")
         self._wanted.set()
 
+    def lift_bound(self) -> None:
+        """Let nobody wait any more: at a stop there are no more messages than there are."""
+        self._bound = sys.maxsize
+        self._room.set()
+
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything is written; False if it was not in time. Switches."""
+        """Wait until everything is written and told; False if it was not in time. Switches."""
         return self._idle.wait(timeout_s)
 
     def stop(self) -> None:
@@ -88,14 +97,17 @@ class Completer:
             self._wanted.clear()
             with self._lock:
                 batch, self._pending = self._pending, []
+                self._is_writing = True
             self._room.set()
             if batch:
                 refused = self._write(batch)
                 self.settled += len(batch) - len(refused)
                 self._tell(batch, refused)
             with self._lock:
+                self._is_writing = False
                 if not self._pending:
-                    self._idle.set()
+                    if not self._telling:
+                        self._idle.set()
                     if self._is_stopping:
                         self._has_ended = True
                         return
@@ -109,7 +121,7 @@ class Completer:
         while True:
             try:
                 assert self.consumer is not None, "verdicts come from a consumer's messages"
-                refused = self.consumer.complete(batch)
+                refused = self._complete(self.consumer, batch)
             except ConnectionError as error:
                 if away_since is None:
                     away_since = time.monotonic()
@@ -126,6 +138,16 @@ class Completer:
                     self.logger.info("The broker takes verdicts again, after %.1f s.", time.monotonic() - away_since)
                 return refused
 
+    def _complete(self, consumer: Consumer, batch: list[Verdict]) -> Sequence[Verdict]:
+        if consumer.writes_follow_ups:
+            return consumer.complete(batch)
+        # A consumer of the API reference may know its messages by numbers of its connection,
+        # which mean other messages on the next one. What an earlier consumer handed out has
+        # gone back with its connection.
+        lost = [verdict for verdict in batch if verdict.message._consumer not in (None, consumer)]
+        kept = [verdict for verdict in batch if verdict.message._consumer in (None, consumer)]
+        return [*lost, *consumer.complete(kept)]
+
     def _write_one_by_one(self, batch: list[Verdict]) -> list[Verdict]:
         # Some verdict of the batch is unacceptable, or the consumer has an error in it. The
         # others must not suffer; that one's message stays reserved until its lease ends.
@@ -141,7 +163,7 @@ class Completer:
 
     def _tell(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
         if refused:
-            names = ", ".join(verdict.message.message_id for verdict in refused[:5])
+            names = ", ".join(str(verdict.message.message_id) for verdict in refused[:5])
             self.logger.warning(
                 "%d messages had been given to another worker before their verdicts came, so these were "
                 "dropped; they run, or ran, a second time: %s%s",
@@ -154,18 +176,29 @@ class Completer:
         hooks = self._broker.hooks
         failed = [verdict for verdict in batch if verdict.message._exception is not None]
         if hooks("after_ack") or hooks("after_nack") or hooks("after_enqueue"):
+            with self._lock:
+                self._telling += 1
             self._runtime.spawn(lambda: self._run_hooks(batch), name="after-hooks")
         else:
             for verdict in failed:
                 verdict.message.clear_exception()
 
     def _run_hooks(self, batch: list[Verdict]) -> None:
-        for verdict in batch:
-            message = verdict.message
-            for envelope in verdict.follow_ups or ():
-                self._broker.emit_after("enqueue", envelope.message, envelope.delay)
-            if verdict.action is Action.ACK:
-                self._broker.emit_after("ack", message)
-            elif verdict.action is Action.NACK:
-                self._broker.emit_after("nack", message)
-            message.clear_exception()
+        try:
+            for verdict in batch:
+                self._run_hooks_of(verdict)
+        finally:
+            with self._lock:
+                self._telling -= 1
+                if not self._telling and not self._pending and not self._is_writing:
+                    self._idle.set()
+
+    def _run_hooks_of(self, verdict: Verdict) -> None:
+        message = verdict.message
+        for envelope in verdict.follow_ups or ():
+            self._broker.emit_after("enqueue", envelope.message, envelope.delay)
+        if verdict.action is Action.ACK:
+            self._broker.emit_after("ack", message)
+        elif verdict.action is Action.NACK:
+            self._broker.emit_after("nack", message)
+        message.clear_exception()

@@ -70,6 +70,7 @@ class ConsumerThread:
         """Fetch nothing more, and end. Does not wait."""
         self._is_stopping = True
         self._resumed.set()
+        self.completer.lift_bound()
         self._wake()
 
     def close(self) -> None:
@@ -106,6 +107,8 @@ class ConsumerThread:
                 # Jitter, so that the workers of an outage do not all come back at once.
                 self.worker.runtime.sleep(pause_s * random.uniform(0.5, 1))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        if self.consumer is not None and self.consumer._taken is not None:
+            self.completer.hand_over(Verdict(Action.REQUEUE, self.consumer._taken))
         self._quiet.set()
         self.broker.emit_before("consumer_thread_shutdown", self)
 
@@ -140,14 +143,18 @@ class ConsumerThread:
                 messages = consumer.fetch(taken)
         finally:
             slots.give_back(taken - len(messages))
+        for message in messages:
+            message._consumer = consumer
         if self._is_stopping:
-            # The worker may be past the time in which it gives such messages back itself.
-            for message in messages:
-                self.completer.hand_over(Verdict(Action.REQUEUE, message))
-            slots.give_back(len(messages))
+            self._give_back(messages)  # the fetch was under way when the stop came
         else:
             self._deliver(messages)
         return True
+
+    def _give_back(self, messages: list[MessageProxy]) -> None:
+        for message in messages:
+            self.completer.hand_over(Verdict(Action.REQUEUE, message))
+        self.worker.slots.give_back(len(messages))
 
     def _deliver(self, messages: list[MessageProxy]) -> None:
         good = [message for message in messages if not isinstance(message, Undecodable)]

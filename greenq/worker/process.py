@@ -36,6 +36,10 @@ from .worker import Worker
 #: Seconds between two looks for news.
 _LOOK_EVERY_S = 1.0
 
+#: Seconds between them until the first job is done: a worker that dies young, but has done
+#: one, must not count towards giving up.
+_LOOK_FOR_FIRST_JOB_EVERY_S = 0.05
+
 #: Seconds that closing the broker may take after the time that jobs have at a stop.
 _CLOSE_S = 2.0
 
@@ -246,7 +250,7 @@ class WorkerProcess:
         """Return when the process is to stop; until then report news."""
         # With a time-out: gevent takes a main greenlet that waits for an event without one
         # for a deadlock when nothing but file descriptors is left to wake it.
-        while not self._end.wait(_LOOK_EVERY_S):
+        while not self._end.wait(_LOOK_EVERY_S if self._told_job else _LOOK_FOR_FIRST_JOB_EVERY_S):
             self._report_news()
 
     def _listen(self) -> None:

@@ -191,35 +191,37 @@ class WorkerThread:
 
     def _run(self) -> None:
         slots = self._slots
-        self.guard = guard = slots.runtime.guard()
-        self.broker.emit_after("worker_thread_boot", self)
         turn_ends = 0.0
-        is_carrying = False
+        is_idle = True
         try:
+            self.broker.emit_after("worker_thread_boot", self)
             while True:
                 is_new_turn = not slots.backlog()
                 item = slots.next()
                 if item is None:
                     break
+                is_idle = False
                 if is_new_turn:
                     turn_ends = time.monotonic() + _TURN_S
-                is_carrying = True
-                may_go_on = self._carry(*item, guard)
+                may_go_on = self._carry(*item)
                 del item  # an idle slot keeps nothing of its last message alive
                 if not may_go_on:
                     slots.give_back(1)
                     break
-                is_carrying = False
                 slots.done()
+                is_idle = True
                 if time.monotonic() >= turn_ends:
                     slots.runtime.sleep(0)
                     turn_ends = time.monotonic() + _TURN_S
         finally:
-            slots.ended(self, was_idle=not is_carrying)
+            slots.ended(self, was_idle=is_idle)
             self.broker.emit_before("worker_thread_shutdown", self)
 
-    def _carry(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> bool:
+    def _carry(self, message: MessageProxy, consumer: ConsumerThread) -> bool:
         """Carry one message to its verdict; False if this greenlet may not take another."""
+        # One for each job: whoever interrupts may look at a guard, be held up, and go on when
+        # this thread has long had another job.
+        self.guard = guard = self._slots.runtime.guard()
         self.message, self.consumer = message, consumer
         try:
             contextvars.copy_context().run(self._slots.processor.process, message, consumer, guard)

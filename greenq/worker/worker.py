@@ -141,7 +141,7 @@ class Worker:
     def notify_shutdown(self) -> None:
         """Raise Shutdown in the actors that asked to be told when their worker stops."""
         for thread in self.slots.running():
-            message, guard = thread.message, thread.guard
+            guard, message = thread.guard, thread.message  # in this order: it may go on to its next job
             if message is not None and message.notify_shutdown and guard is not None:
                 guard.interrupt(Shutdown)
 
@@ -168,12 +168,13 @@ class Worker:
             consumer.stop()
         self.slots.wake()
         self._give_back_unstarted()
+        grace_s = min(5.0, timeout / 1000 / 10)
         for consumer in self._consumers():
-            consumer.task.join(_left(deadline))
+            consumer.task.join(_left(deadline - grace_s))
             if isinstance(consumer, DelayedConsumerThread):
                 consumer.give_back_held()
         self._give_back_unstarted()
-        self._let_jobs_end(deadline, grace_s=min(5.0, timeout / 1000 / 10))
+        self._let_jobs_end(deadline, grace_s)
         self._close(deadline)
         self.broker.emit_after("worker_shutdown", self)
 

@@ -40,7 +40,7 @@ CLAIM = """
 SELECT json_group_array(id), json_group_array(length(payload)), json_group_array(deliveries),
   CAST(group_concat(payload, '') AS BLOB),
   (SELECT min(due) FROM messages WHERE state = 1 AND queue = :queue),
-  EXISTS (SELECT 1 FROM workers WHERE id = :worker)
+  (SELECT lease_until FROM workers WHERE id = :worker)
 FROM (
   SELECT id, deliveries, CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
   FROM messages WHERE state = 0 AND queue = :queue
@@ -210,16 +210,20 @@ class Claim(Operation):
         self._new_worker_id = None
         worker_id = self._worker.value
         parameters = {"queue": self._queue, "worker": worker_id, "count": self._count, "most": MAX_MESSAGE_BYTES + 1}
-        *claimed, next_due, is_registered = connection.execute(CLAIM, parameters).fetchone()
+        *claimed, next_due, lease_until = connection.execute(CLAIM, parameters).fetchone()
         now = now_ms()
         if next_due is not None and next_due <= now:
             connection.execute(PROMOTE, (self._queue, now, MOST_PROMOTED))
-            *claimed, next_due, is_registered = connection.execute(CLAIM, parameters).fetchone()
+            *claimed, next_due, lease_until = connection.execute(CLAIM, parameters).fetchone()
         ids, lengths, deliveries, payloads = claimed
         if ids != "[]":
-            if not is_registered:
+            if lease_until is None:
                 # The lease was lost, and what is reserved under the old id would be nobody's.
                 worker_id = self._new_worker_id = register(connection, self._lease_ms)
+            elif lease_until < now:
+                # It has run out and nobody noticed yet: this process was stopped. Others could
+                # take back what is reserved now before the keeper has had its turn.
+                connection.execute(RENEW, (now + self._lease_ms, worker_id))
             connection.execute(RESERVE, (worker_id, ids))
         return worker_id, ids, lengths, deliveries, payloads
 
