@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .broker import get_broker
 from .errors import GreenqError
@@ -15,14 +16,7 @@ from .message import Message
 from .names import check_queue_name
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-
     from .broker import Broker
-else:
-    try:
-        from typing import ParamSpec
-    except ImportError:  # pragma: no cover
-        from typing_extensions import ParamSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,12 +103,24 @@ class Actor(Generic[P, R]):
         return self.broker.enqueue(message, delay=delay)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not self.logger.isEnabledFor(10):  # DEBUG; the common case, at full speed
-            return self.fn(*args, **kwargs)
+        return cast(R, self._logged(_call, self.fn, args, kwargs))
+
+    def run_guarded(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have ``run(call, args, kwargs)`` call the actor. Used by workers, to interrupt it.
+
+        What is logged is logged outside: an interrupt must not strike a logger's lock.
+        """
+        if type(self).__call__ is not Actor.__call__:
+            return run(self, args, kwargs)
+        return self._logged(run, self.fn, args, kwargs)
+
+    def _logged(self, run: Callable[..., Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if not self.logger.isEnabledFor(logging.DEBUG):  # the common case, at full speed
+            return run(fn, args, kwargs)
         self.logger.debug("Received args=%r kwargs=%r.", args, kwargs)
         start = time.perf_counter()
         try:
-            return self.fn(*args, **kwargs)
+            return run(fn, args, kwargs)
         finally:
             self.logger.debug("Completed after %.02fms.", (time.perf_counter() - start) * 1000)
 
@@ -123,6 +129,10 @@ class Actor(Generic[P, R]):
 
     def __str__(self) -> str:
         return f"Actor({self.actor_name})"
+
+
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
 
 
 class ActorDecorator(Protocol):

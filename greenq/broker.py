@@ -245,6 +245,14 @@ class Broker:
         """The names of all delay queues declared so far."""
         return set(self.delay_queues)
 
+    def get_results_backend(self) -> Any:
+        """The backend of the results middleware.
+
+        Raises:
+          RuntimeError: The broker has none.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no results backend: none of its middleware stores results.")
+
     # -- the producer's side
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:

@@ -83,10 +83,10 @@ class _Guard:
         self._is_inside = False
         self.interrupted_by: type[BaseException] | None = None
 
-    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._is_inside = True
         try:
-            return call(*args)
+            return call(*args, **kwargs)
         finally:
             self._is_inside = False
 

@@ -69,7 +69,7 @@ class Guard(Protocol):
     #: The last interrupt that was sent; None if there was none.
     interrupted_by: type[BaseException] | None
 
-    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call this function; interrupts may be raised in it. Called by the task itself."""
         ...
 

@@ -41,11 +41,11 @@ class _Guard:
         self._is_inside = False
         self.interrupted_by: type[BaseException] | None = None
 
-    def run(self, call: Callable[..., Any], *args: Any) -> Any:
+    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             try:
                 self._is_inside = True
-                return call(*args)
+                return call(*args, **kwargs)
             finally:
                 self._leave()
         finally:

@@ -53,6 +53,9 @@ class StubBroker(Broker):
         self._lock = current().native_lock()
         super().__init__(middleware)
 
+    def __str__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @property
     def dead_letters(self) -> list[MessageProxy]:
         """The dead letters of all queues."""

@@ -125,7 +125,7 @@ class ConsumerThread:
                 self.logger.debug("A broken consumer could not be closed: %r.", error)
 
     def _prefetch(self) -> int:
-        return self.worker.concurrency
+        return self.worker.queue_prefetch
 
     def _fetch(self) -> bool:
         """Wait for messages, fetch and deliver some; False if none came or no slot was free."""

@@ -16,6 +16,8 @@ from ..runtime import Guard, Runtime, Timer
 #: Entries of ended jobs stay in the heap until they surface; when there are this many,
 #: and more than there are live ones, the heap is built anew.
 _MOST_ENDED = 1000
+#: After how long an interrupt is tried again that came too early.
+_AGAIN_S = 0.001
 
 
 class Deadline:
@@ -91,5 +93,13 @@ class Deadlines:
                 heapq.heappop(self._heap)
         for deadline in overdue:
             guard = deadline.guard
-            if guard is not None:
-                guard.interrupt(TimeLimitExceeded)
+            if guard is not None and not guard.interrupt(TimeLimitExceeded) and deadline.guard is not None:
+                # The job has a thread of its own, which has not come to the actor yet.
+                self._again(deadline)
+
+    def _again(self, deadline: Deadline) -> None:
+        at = time.monotonic() + _AGAIN_S
+        with self._lock:
+            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
+            if at < self._armed_for:
+                self._arm(at)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: How many messages are held for each slot of the worker.
 HELD_PER_SLOT = 1000
 #: The most that a broker can be asked to hand out unacknowledged (AMQP counts in 16 bits).
-_MOST_HELD = 65_535
+MOST_HELD = 65_535
 
 
 class DelayedConsumerThread(ConsumerThread):
@@ -39,7 +39,7 @@ class DelayedConsumerThread(ConsumerThread):
         return len(self._held)
 
     def _prefetch(self) -> int:
-        return min(self.worker.concurrency * HELD_PER_SLOT, _MOST_HELD)
+        return self.worker.delay_prefetch
 
     def _fetch(self) -> bool:
         self._release_due()

@@ -93,22 +93,21 @@ class Processor:
             return Outcome(exception=error)
         if message.failed:
             return Outcome()
-        try:
-            return Outcome(guard.run(self._call, message, actor, guard))
-        except BaseException as error:
-            return Outcome(exception=error)
-
-    def _call(self, message: MessageProxy, actor: Actor[Any, Any], guard: Guard) -> Any:
-        # The clock runs here and nowhere else: hooks, retries and acks are never interrupted.
+        # The clock runs while the actor does and no longer: hooks, retries and acks are never
+        # interrupted. Nothing of ours is inside the guard, where an interrupt could strike it
+        # with a lock held.
         inner = message._message
         limit_ms = message.time_limit_ms
-        if limit_ms is None or not math.isfinite(limit_ms):
-            return actor(*inner.args, **inner.kwargs)
-        deadline = self._deadlines.start(guard, limit_ms)
+        deadline = None
+        if limit_ms is not None and math.isfinite(limit_ms):
+            deadline = self._deadlines.start(guard, limit_ms)
         try:
-            return actor(*inner.args, **inner.kwargs)
+            return Outcome(actor.run_guarded(guard.run, inner.args, inner.kwargs))
+        except BaseException as error:
+            return Outcome(exception=error)
         finally:
-            self._deadlines.stop(deadline)
+            if deadline is not None:
+                self._deadlines.stop(deadline)
 
     # -- judge
 

@@ -14,7 +14,7 @@ from ..runtime import current
 from ..verdict import Action, Verdict
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
-from .delays import DelayedConsumerThread
+from .delays import HELD_PER_SLOT, MOST_HELD, DelayedConsumerThread
 from .processor import Processor
 from .slots import Slots
 
@@ -51,6 +51,10 @@ class Worker:
         self.concurrency = self._checked(concurrency if concurrency is not None else worker_threads)
         self.worker_threads = self.concurrency
         self.worker_timeout = worker_timeout
+        #: The most messages that a consumer of a queue, and of a delay queue, may hold. Read when
+        #: it starts; greenq's own brokers hand out as many as there are free slots.
+        self.queue_prefetch = self.concurrency
+        self.delay_prefetch = min(self.concurrency * HELD_PER_SLOT, MOST_HELD)
         self.consumer_whitelist = None if queues is None else {canonical_queue_name(name) for name in queues}
         self.consumers: dict[str, ConsumerThread] = {}
         self.deadlines = Deadlines(self.runtime)
@@ -143,6 +147,7 @@ class Worker:
         for thread in self.slots.running():
             guard, message = thread.guard, thread.message  # in this order: it may go on to its next job
             if message is not None and message.notify_shutdown and guard is not None:
+                self.logger.info("Telling message %s that its worker stops.", message._message.message_id)
                 guard.interrupt(Shutdown)
 
     def stop(self, timeout: int = 600_000) -> None:

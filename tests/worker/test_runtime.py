@@ -32,7 +32,7 @@ def test_an_interrupt_is_raised_inside_the_guard_or_not_at_all(runtime):
             guards.append(guard)
             try:
                 try:
-                    guard.run(job)
+                    guard.run(job, (), {})
                 except TimeLimitExceeded:
                     raised.append(1)
                 runtime.sleep(0)
@@ -57,7 +57,7 @@ def test_a_guard_refuses_interrupts_outside_of_run(runtime):
     def slot():
         guard = runtime.guard()
         answers.append(guard.interrupt(TimeLimitExceeded))
-        guard.run(lambda: None)
+        guard.run(lambda: None, (), {})
         answers.append(guard.interrupt(TimeLimitExceeded))
         answers.append(guard.interrupted_by)
 
@@ -111,8 +111,8 @@ class RecordingGuard:
         self.interrupted_at = None
         self.interrupted = threading.Event()
 
-    def run(self, call, *args):
-        return call(*args)
+    def run(self, call, args, kwargs):
+        return call(*args, **kwargs)
 
     def interrupt(self, exception):
         self.interrupted_at = time.monotonic()
