@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: The embedded broker's file, in the current directory.
 DEFAULT_FILE = "greenq.db"
 
-_SCHEMES = "redis://, rediss://, amqp://, amqps://, sqlite:///path, memory://"
+_SCHEMES = "sqlite:///path and memory://"
 
 
 def make_default_broker() -> Broker:
@@ -65,7 +65,7 @@ def broker_from_url(url: str) -> Broker:
     # The URL may carry a password, so only its scheme is told.
     raise ValueError(
         f"The broker URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'}, for which "
-        f"this version has no broker. Known are {_SCHEMES}; of these redis and amqp come later."
+        f"this version has no broker. It has one for {_SCHEMES}."
     )
 
 

@@ -59,7 +59,11 @@ stop_signals = StopSignals()
 def main() -> int:
     options = parse_arguments()
     folder = Path(options.dir or tempfile.mkdtemp(prefix="linkcheck-")).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"The folder {folder} cannot be made: {error.strerror}. Give another --dir.", file=sys.stderr)
+        return 2
     try:
         with ExitStack() as cleanup:
             check_links(options, folder, cleanup)
@@ -81,16 +85,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("url", nargs="?", help="where to begin. Pages of the same host are checked, and no others")
     parser.add_argument("--dir", help="the folder of queue and record; one of a stopped crawl goes on with it")
     parser.add_argument("--pages", type=int, metavar="N", help="stop once this many pages are checked")
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="worker processes (default: 2)")
-    parser.add_argument("--concurrency", type=int, default=1000, metavar="N", help="jobs at once in each (1000)")
+    parser.add_argument("--processes", type=positive, default=2, metavar="N", help="worker processes (default: 2)")
+    parser.add_argument("--concurrency", type=positive, default=1000, metavar="N", help="jobs at once in each (1000)")
     parser.add_argument("--time-limit", type=int, default=3000, metavar="MS", help="for a page and its links (3000)")
     parser.add_argument("--broker", metavar="URL", help="the queue (default: an SQLite file in the folder)")
     parser.add_argument("--root", type=Path, help="serve this folder instead of the standard library")
     parser.add_argument("--latency", type=latency_range, default=(50, 200), metavar="MS-MS", help="of a served page")
     options = parser.parse_args()
+    if options.root and not options.root.is_dir():
+        parser.error(f"--root: {options.root} is not a folder")
     if options.url and (urlsplit(options.url).scheme not in ("http", "https") or not urlsplit(options.url).hostname):
         parser.error(f"{options.url!r} is not the URL of a page: write it as in http://127.0.0.1:8000/")
     return options
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def check_links(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> None:
@@ -105,10 +118,14 @@ def check_links(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -
     worker = start_worker(options, folder, environment, cleanup)
     progress = Progress(before)
     try:
-        tally = watch(record, worker, progress, options.pages)
+        tally = watch(record, worker, folder / "worker.log", progress, options.pages)
     finally:
         progress.end()
     print(report(record, tally, progress, counts(start) if is_ours else None, folder, options))
+    state, status = record.state_of(start)
+    if state in ("broken", "failed"):
+        answer = f"it answered {status}" if status else "nothing answers there"
+        raise CrawlFailed(f"The first page, {start}, cannot be read: {answer}.")
 
 
 # -- the site
@@ -175,7 +192,10 @@ def queue_environment(options: argparse.Namespace, folder: Path) -> dict[str, st
 def send_first(record: Record, start: str, environment: dict[str, str], cleanup: ExitStack) -> None:
     """Send the job for the first page, unless an earlier run did. As for all: send, then record."""
     os.environ.update(environment)
-    from . import crawl  # it looks for its queue when it is imported
+    try:
+        from . import crawl  # it looks for its queue when it is imported
+    except ValueError as error:
+        raise CrawlFailed(str(error)) from error
 
     cleanup.callback(crawl.broker.close)
     if not record.known([[start]])[0]:
@@ -221,7 +241,7 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
 # -- the crawl
 
 
-def watch(record: Record, worker: subprocess.Popen[bytes], progress: Progress, most: int | None) -> Tally:
+def watch(record: Record, worker: subprocess.Popen[bytes], log: Path, progress: Progress, most: int | None) -> Tally:
     """Show the progress until every page is done, or as many as are wanted."""
     while True:
         # First the queue: what it has given up is certain only if the record, read later,
@@ -230,14 +250,20 @@ def watch(record: Record, worker: subprocess.Popen[bytes], progress: Progress, m
         tally = record.tally()
         progress.show(tally)
         if stop_signals.seen:
+            print("Stopping: pages under way may end. Once more ends them, too.", file=sys.stderr, flush=True)
             raise Stopped
         if tally.finished == tally.pages or (most is not None and tally.finished >= most):
             return tally
         if worker.poll() is not None:
-            raise CrawlFailed(f"greenq-worker ended with code {worker.returncode}.")
+            raise CrawlFailed(f"greenq-worker ended with code {worker.returncode}:\n{last_words(log)}")
         if is_queue_empty:
             raise CrawlFailed(f"{tally.pages - tally.finished} pages are not done, and no job is left for them.")
         time.sleep(POLL_S)
+
+
+def last_words(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-3:])
 
 
 def queue_is_empty() -> bool:
@@ -256,6 +282,7 @@ def report(
     folder: Path,
     options: argparse.Namespace,
 ) -> str:
+    mean_rate = progress.mean_rate(tally)
     rows = {
         "pages": f"{tally.finished:,}",
         "links": f"{tally.links:,}",
@@ -263,7 +290,7 @@ def report(
         "retried": f"{tally.retried:,} pages, {tally.retries:,} times",
         "timed out": f"{tally.timed_out:,}",
         "failed": f"{tally.failed:,}",
-        "jobs a second": f"{progress.mean_rate(tally):,.0f} (at best {progress.best_rate:,.0f})",
+        "jobs a second": f"{mean_rate:,.0f} (at best {max(progress.best_rate, mean_rate):,.0f})",
         "most in flight at once": f"{saw['most_in_flight']:,} (the server's own count)" if saw else "",
         "duration": f"{progress.elapsed_s:.1f} s",
         "queue": options.broker or str(folder / "queue.db"),

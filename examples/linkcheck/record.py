@@ -202,6 +202,11 @@ class Record:
         query = "SELECT url, found_on, status FROM pages WHERE state = 'broken' ORDER BY url LIMIT ?"
         return self._connection.execute(query, (most,)).fetchall()
 
+    def state_of(self, url: str) -> tuple[str | None, int | None]:
+        """A page's state and the status of its last answer; None for what is not known."""
+        found = self._connection.execute("SELECT state, status FROM pages WHERE url = ?", (url,)).fetchone()
+        return (None, None) if found is None else (found[0], found[1])
+
     def close(self) -> None:
         self._connection.close()
 

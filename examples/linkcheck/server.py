@@ -107,7 +107,10 @@ def _encode(page: Page) -> bytes:
 def latency_range(text: str) -> tuple[int, int]:
     """The two milliseconds of ``50-200``, or ``50`` for both."""
     shortest, _, longest = text.partition("-")
-    return int(shortest), int(longest or shortest)
+    try:
+        return int(shortest), int(longest or shortest)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in milliseconds, or two, as in 50-200") from None
 
 
 def main() -> None:

@@ -120,7 +120,11 @@ class Retries(Middleware):
 
     def _give_up(self, message: MessageProxy, failures: int, exception: BaseException, actor: Actor[Any, Any]) -> None:
         inner = message._message
-        self.logger.warning("Retries exceeded for message %s.", inner.message_id)
+        self.logger.warning(
+            "Retries exceeded for message %s of actor %s: it goes to the dead letters.",
+            inner.message_id,
+            inner.actor_name,
+        )
         message.fail(describe(exception))
         name = inner.options.get("on_retry_exhausted") or actor.options.get("on_retry_exhausted")
         if name:

@@ -127,7 +127,7 @@ class Supervisor:
         assert self._exit_code is not None
         if self._orphans:
             self.logger.warning(
-                "What %s held is returned to its queues when the lease runs out: no worker was left to return it now.",
+                "What worker %s held is returned to its queues when the lease runs out: nobody was left to do it now.",
                 ", ".join(self._orphans),
             )
         self.logger.info("Exiting with code %d.", self._exit_code)
