@@ -187,3 +187,18 @@ def test_a_retry_that_cannot_be_enqueued_leaves_the_message_unacknowledged(broke
 
     assert "ack" not in broker.calls
     assert "requeue" in broker.calls
+
+
+def test_idle_queues_hold_no_slots(broker, start):
+    ran = threading.Event()
+    for number in range(6):
+        broker.declare_queue(f"idle_{number}")
+
+    @greenq.actor(broker=broker)
+    def work():
+        ran.set()
+
+    start(worker_threads=2)
+    work.send()
+
+    assert ran.wait(2)

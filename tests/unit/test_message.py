@@ -267,3 +267,18 @@ def test_messages_can_be_subclassed():
 
     assert isinstance(Mine("q", "a", (), {}, {}).copy(), Mine)
     assert isinstance(Mine.decode(wire()), Mine)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"message_id": 0}, {"message_id": False}, {"message_id": []}, {"message_timestamp": ""}]
+)
+def test_a_false_value_of_a_wrong_type_is_no_message(wrong):
+    with pytest.raises(DecodeError):
+        Message.decode(wire(**wrong))
+
+
+def test_white_space_before_a_message_does_not_hide_its_depth():
+    data = wire(args=[[]]).replace(b"[[]]", b"[" * 70 + b"]" * 70)
+
+    with pytest.raises(DecodeError, match="levels deep"):
+        Message.decode(b" \n" + data)

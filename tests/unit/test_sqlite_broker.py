@@ -705,3 +705,29 @@ def test_a_forked_child_has_a_connection_of_its_own(path, broker, patched):
     """
 
     assert output_of(fork, path, patched=patched) == ["['child', 'parent', 'parent again']"]
+
+
+def test_a_claim_under_a_lease_that_has_run_out_renews_it_first(broker, consumer, open_broker):
+    send(broker, 1)
+    rows(broker, "UPDATE workers SET lease_until = 1")
+
+    take(consumer, 1)
+
+    # Nobody may take back what was reserved a moment ago.
+    (until,) = rows(broker, "SELECT lease_until FROM workers WHERE id = ?", int(broker.worker_id))[0]
+    assert until > 1
+
+
+def test_payloads_too_long_to_be_messages_hold_up_nobody(broker, consumer):
+    rows(
+        broker,
+        "INSERT INTO messages (queue, priority, due, state, message_id, payload) "
+        "VALUES ('default', 0, 0, 0, 'big', zeroblob(?))",
+        5_000_000,
+    )
+    send(broker, 1)
+
+    first, second = take(consumer, 2)
+
+    assert isinstance(first, Undecodable)
+    assert second.args == (1,)

@@ -28,3 +28,11 @@ def test_an_outage_is_never_given_up():
     streak = Streak()
 
     assert {streak.could_not_start() for _ in range(100)} == set(RESTART_DELAYS_S)
+
+
+def test_failed_starts_of_an_outage_do_not_count_as_deaths():
+    streak = Streak()
+    for _ in range(20):
+        streak.could_not_start()
+
+    assert streak.died(did_a_job=False, ready_s=1) is not None

@@ -215,3 +215,59 @@ def test_a_paused_worker_starts_nothing_until_it_is_resumed(broker, start):
     worker.resume()
 
     assert ran.wait(5)
+
+
+def test_stopping_is_in_time_with_more_verdicts_than_the_broker_takes(broker, start, monkeypatch):
+    ended = []
+
+    @greenq.actor(broker=broker)
+    def work():
+        ended.append(1)
+
+    worker = start(concurrency=4)
+    consumer = worker.consumers["default"]
+
+    def refuse(verdicts):
+        raise ConnectionClosed("the broker is away")
+
+    while consumer.consumer is None:
+        time.sleep(0.001)
+    monkeypatch.setattr(consumer.consumer, "complete", refuse)
+    for _ in range(50):
+        work.send()
+    while len(ended) < 4:
+        time.sleep(0.001)
+    begun = time.monotonic()
+    worker.stop(500)
+
+    assert time.monotonic() - begun < 5
+
+
+def test_after_hooks_have_run_when_the_worker_has_stopped(broker, start):
+    order = []
+    acked = threading.Event()
+
+    class Slow(greenq.Middleware):
+        def before_ack(self, broker, message):
+            acked.set()
+
+        def after_ack(self, broker, message):
+            for _ in range(10):
+                time.sleep(0.01)
+            order.append("after_ack")
+
+        def after_worker_shutdown(self, broker, worker):
+            order.append("after_worker_shutdown")
+
+    broker.add_middleware(Slow())
+
+    @greenq.actor(broker=broker)
+    def work():
+        pass
+
+    work.send()
+    worker = start()
+    assert acked.wait(5)
+    worker.stop(10_000)
+
+    assert order == ["after_ack", "after_worker_shutdown"]
