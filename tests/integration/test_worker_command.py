@@ -47,7 +47,7 @@ def test_the_banner_is_printed_once_and_a_job_runs(run, folder):
     enqueue(folder, "say", "hello")
     command.wait_for("said hello")
 
-    for fact in ("queues +default", "actors +2 from app", "workers +2 processes x 7 greenlets", r"ready in \d+ ms"):
+    for fact in ("queues +default", "actors +3 from app", "workers +2 processes x 7 greenlets", r"ready in \d+ ms"):
         assert len(command.wait_for(fact)) == 1
 
 
@@ -313,6 +313,27 @@ def test_what_the_only_worker_held_is_taken_back_by_its_replacement(run, folder)
     os.kill(victim, signal.SIGKILL)
 
     assert int(command.wait_for(r"holding on in (\d+)", 2)[1]) != victim
+
+
+def test_what_a_worker_held_that_ended_itself_with_code_0_is_taken_back_at_once(run, folder):
+    command = run("app", "-p", "1")
+    command.wait_until_ready()
+
+    enqueue(folder, "leave", "os._exit")
+
+    command.wait_for("left by os._exit, and back")
+
+
+def test_sys_exit_in_a_greenlet_of_a_job_ends_nothing_else(run, folder):
+    command = run("app", "-p", "1")
+    command.wait_until_ready()
+
+    enqueue(folder, "leave", "sys.exit")
+
+    command.wait_for("still here after sys.exit")
+    enqueue(folder, "say", "hello")
+    command.wait_for("said hello")
+    assert not command.matches("is replaced")
 
 
 CRASHING = """
