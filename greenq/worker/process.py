@@ -18,19 +18,17 @@ import select
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from .. import errors
-from ..broker import Broker, get_broker
 from ..exit_codes import ExitCode
 from ..greenlets import contain_exits
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
 from ..runtime import current
+from .application import CannotStart, explain, find_broker, not_shared
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -49,20 +47,6 @@ _SAME_SIGNAL_S = 0.05
 
 #: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
 _LONGEST_REASON = 30_000
-
-
-class CannotStart(Exception):
-    """The process cannot start; the text says why.
-
-    Parameters:
-      exit_code(ExitCode): To leave with.
-      reason(str): One line; further lines are details, such as a traceback.
-    """
-
-    def __init__(self, exit_code: ExitCode, reason: str) -> None:
-        super().__init__(reason)
-        self.exit_code = exit_code
-        self.reason = reason
 
 
 def main() -> NoReturn:
@@ -191,7 +175,7 @@ class WorkerProcess:
         try:
             self.broker = find_broker(spec)
             if not self.broker.shared:
-                raise CannotStart(ExitCode.USAGE, _not_shared(self.broker))
+                raise CannotStart(ExitCode.USAGE, not_shared(self.broker))
             self.broker.emit_after("process_boot")
             for module in self.options["modules"]:
                 what = f"import {module!r}"
@@ -204,7 +188,7 @@ class WorkerProcess:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CannotStart(ExitCode.UNREACHABLE, f"the broker cannot be reached. {reason}") from error
         except BaseException as error:
-            raise CannotStart(ExitCode.USAGE, _explain(what, error)) from error
+            raise CannotStart(ExitCode.USAGE, explain(what, error)) from error
 
     def _start_worker(self) -> None:
         # The worker's own consumers try for as long as it takes, which is right for an outage
@@ -339,72 +323,6 @@ class WorkerProcess:
         lock.acquire(True, seconds)
         os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
-
-
-def find_broker(spec: str) -> Broker:
-    """The broker that ``module`` or ``module:attribute.path`` names.
-
-    Parameters:
-      spec(str): Without an attribute, or with one that is a function, the global broker is
-        meant; a function is called before.
-
-    Raises:
-      CannotStart: There is no such attribute, or it is no broker.
-      Exception: Whatever importing the module raises.
-    """
-    module_name, _, path = spec.partition(":")
-    found: Any = importlib.import_module(module_name)
-    if not path:
-        return get_broker()
-    for name in path.split("."):
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            raise CannotStart(
-                ExitCode.USAGE, f"{spec!r} cannot be found: the module {module_name!r} has no {path!r}."
-            ) from None
-    if isinstance(found, Broker):
-        return found
-    if callable(found):
-        found()
-        return get_broker()
-    raise CannotStart(
-        ExitCode.USAGE,
-        f"{spec!r} is a {type(found).__name__}, not a broker. Name a Broker, or a function that sets one with "
-        "set_broker().",
-    )
-
-
-def _not_shared(broker: Broker) -> str:
-    return (
-        f"the broker is a {type(broker).__name__}, which keeps its messages in the memory of one process: this "
-        "worker would have an empty queue of its own. Use a broker that processes share, such as SqliteBroker, or "
-        "run a Worker inside the process that enqueues."
-    )
-
-
-def _explain(what: str, error: BaseException) -> str:
-    # Our own frames and the import system's say nothing of where the user's code failed.
-    told = traceback.TracebackException.from_exception(error)
-    told.stack = traceback.StackSummary.from_list(
-        [frame for frame in told.stack if frame.filename != __file__ and not _is_import_system(frame.filename)]
-    )
-    lines = [f"it could not {what}: {_one_line(error)}", "".join(told.format()).rstrip()]
-    if isinstance(error, ImportError):
-        lines += ["It was looked for in:", *_indented(sys.path)]
-    return "\n".join(lines)
-
-
-def _is_import_system(filename: str) -> bool:
-    return filename.startswith("<frozen importlib") or filename == importlib.__file__
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line or '(the current directory)'}" for line in lines]
 
 
 def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:
