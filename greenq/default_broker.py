@@ -6,6 +6,7 @@ them, and a producer pays for one of them at most.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from typing import TYPE_CHECKING
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 #: The embedded broker's file, in the current directory.
 DEFAULT_FILE = "greenq.db"
 
-_SCHEMES = "sqlite:///path and memory://"
+#: Major versions of clients below which a broker would not work.
+_OLDEST_CLIENTS = {"redis": 5}
+
+_SCHEMES = "redis://, rediss://, amqp://, amqps://, sqlite:///path, memory://"
 
 
 def make_default_broker() -> Broker:
@@ -62,10 +66,16 @@ def broker_from_url(url: str) -> Broker:
         from .brokers.stub import StubBroker
 
         return StubBroker()
+    if parts.scheme in ("redis", "rediss"):
+        if not _exists("redis"):
+            raise ValueError("A redis:// URL needs redis-py, which is not installed: pip install 'greenq[redis]'.")
+        from .brokers.redis import RedisBroker
+
+        return RedisBroker(url=url)
     # The URL may carry a password, so only its scheme is told.
     raise ValueError(
         f"The broker URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'}, for which "
-        f"this version has no broker. It has one for {_SCHEMES}."
+        f"this version has no broker. Known are {_SCHEMES}; of these amqp comes later."
     )
 
 
@@ -81,4 +91,9 @@ def _best_installed() -> Broker:
 
 
 def _exists(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    return importlib.util.find_spec(module) is not None and _is_new_enough(module)
+
+
+def _is_new_enough(module: str) -> bool:
+    oldest = _OLDEST_CLIENTS.get(module)
+    return oldest is None or int(importlib.metadata.version(module).partition(".")[0]) >= oldest

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from greenq.broker import Broker
+from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
 from greenq.errors import DecodeError
 from greenq.message import Message
+from tests.support.redis_server import shared_server
 
 
 class Case(NamedTuple):
@@ -52,6 +54,25 @@ def _dead_in_sqlite(broker: SqliteBroker, queue_name: str) -> list[tuple[Message
         return [(_message_in(bytes(payload)), reason) for payload, reason in rows]
 
 
+@contextmanager
+def _redis(path: Path) -> Iterator[Broker]:
+    server = shared_server()
+    server.client().flushall()
+    broker = RedisBroker(url=server.url)
+    yield broker
+    broker.close()
+    broker.client.close()
+
+
+def _dead_in_redis(broker: RedisBroker, queue_name: str) -> list[tuple[Message[Any] | bytes, str | None]]:
+    keys, client = broker.layout.of(queue_name), broker.client
+    ids = client.zrange(keys.dead, 0, -1)
+    return [
+        (_message_in(client.hget(keys.dead_messages, each)), client.hget(keys.dead_reasons, each).decode() or None)
+        for each in ids
+    ]
+
+
 def _message_in(payload: bytes) -> Message[Any] | bytes:
     try:
         return Message.decode(payload)
@@ -62,4 +83,5 @@ def _message_in(payload: bytes) -> Message[Any] | bytes:
 CASES = {
     "stub": Case(_stub, _dead_in_stub),
     "sqlite": Case(_sqlite, _dead_in_sqlite),
+    "redis": Case(_redis, _dead_in_redis),
 }

@@ -8,6 +8,7 @@ import pytest
 
 import greenq
 from greenq import default_broker
+from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
 
@@ -87,6 +88,32 @@ def test_a_sqlite_url_without_a_file_is_an_error_that_shows_how(monkeypatch, url
 
     with pytest.raises(ValueError, match=r"sqlite:///queue\.db"):
         greenq.get_broker()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_redis_url_names_a_server_and_tells_no_password(monkeypatch, scheme):
+    monkeypatch.setenv("GREENQ_BROKER_URL", f"{scheme}://:secret@localhost:1234/5")
+
+    broker = greenq.get_broker()
+
+    assert isinstance(broker, RedisBroker)
+    assert "localhost:1234" in repr(broker)
+    assert "secret" not in repr(broker)
+
+
+def test_redis_is_the_default_where_its_client_is_new_enough(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda module: "5.0.1")
+
+    assert isinstance(greenq.get_broker(), RedisBroker)
+
+
+def test_an_old_client_of_redis_counts_as_none(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda module: "4.6.0")
+
+    broker = greenq.get_broker()
+
+    assert isinstance(broker, SqliteBroker)
+    broker.close()
 
 
 @pytest.mark.parametrize("url", ["http://:secret@host", "secret", "kafka://:secret@host/x"])

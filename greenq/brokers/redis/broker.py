@@ -1,0 +1,307 @@
+"""The broker for production: Redis, version 6.2 or newer.
+
+The front of the room. What is stored is in keys.py, what the server does with it in
+scripts/, connections are in connection.py, worker ids and leases in membership.py;
+attachment.py puts them together.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...broker import Broker
+from ...errors import ConnectionFailed, QueueJoinTimeout, QueueNotFound
+from ...names import canonical_queue_name
+from ...runtime import current
+from ...verdict import Envelope
+from .attachment import Attachment
+from .connection import Link, check_client, is_cluster, make_client, where
+from .consumer import RedisConsumer, store
+from .keys import Layout
+from .scripts import COUNT, FLUSH
+
+if TYPE_CHECKING:
+    from ...middleware import Middleware
+
+_OLDEST_SERVER = (6, 2)
+
+
+class RedisBroker(Broker):
+    """Keeps messages on a Redis server, which many processes and machines share.
+
+    Nothing is connected before the first use. A closed broker connects again when it is used
+    again; so does one in a forked child.
+
+        RedisBroker(url="redis://:secret@10.0.0.5:6379/0")
+        RedisBroker(host="10.0.0.5", port=6379, password="secret")
+        RedisBroker(client=sentinel.master_for("jobs"))
+
+    Parameters:
+      url(str): Of the server: redis://, rediss:// or unix://. Other parameters are added to it.
+      middleware(list[Middleware]): Default: ``default_middleware``.
+      namespace(str): The first part of all keys. Default: "greenq".
+      maintenance_chance(int): Accepted and of no meaning: maintenance is done on a timer,
+        three times in a heartbeat_timeout, never by chance.
+      heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
+        stopped, are given to others. Default: 15 seconds.
+      dead_message_ttl(int): Milliseconds for which dead letters are kept. Default: 7 days.
+      requeue_deadline(int): Accepted and of no meaning: what a stopping worker returns is
+        written until the time to stop is over.
+      requeue_interval(int): Accepted and of no meaning: so is this.
+      client: A client of redis-py: Redis, a Sentinel's master, or RedisCluster. Its
+        settings are used for connections that the broker makes itself, which never repeat a
+        command.
+      parameters: Of redis-py's client, when it is made here.
+
+    Attributes:
+      client: The client that was given, or the one that was made. For the application's own use.
+      namespace(str): As given.
+
+    Raises:
+      ValueError: The namespace cannot be one, or the client decodes responses.
+    """
+
+    holds_delays: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        middleware: list[Middleware] | None = None,
+        namespace: str = "greenq",
+        maintenance_chance: int = 1000,
+        heartbeat_timeout: int = 15_000,
+        dead_message_ttl: int = 604_800_000,
+        requeue_deadline: int | None = None,
+        requeue_interval: int | None = None,
+        client: Any = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(middleware)
+        if heartbeat_timeout < 100:
+            raise ValueError(f"A heartbeat_timeout of {heartbeat_timeout} ms is too short: give 100 or more.")
+        if client is not None and (url is not None or parameters):
+            raise ValueError("Give a client, or what it takes to make one: not both.")
+        self.client: Any = make_client(url, parameters) if client is None else client
+        check_client(self.client)
+        self.namespace = namespace
+        self.maintenance_chance = maintenance_chance
+        self.heartbeat_timeout = heartbeat_timeout
+        self.dead_message_ttl = dead_message_ttl
+        self.requeue_deadline = requeue_deadline
+        self.requeue_interval = requeue_interval
+        self.layout = Layout(namespace, is_cluster=is_cluster(self.client))
+        self._guard = current().native_lock()
+        self._attachment: Attachment | None = None
+        _brokers.add(self)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({where(self.client)}, namespace={self.namespace!r})"
+
+    __repr__ = __str__
+
+    def _add_queue(self, queue_name: str) -> None:
+        self.layout.of(queue_name)  # refuses what cannot be stored
+        super()._add_queue(queue_name)
+
+    # -- the producer's side
+
+    def write(self, envelopes: Sequence[Envelope]) -> None:
+        """Store these messages, all of them or none; on a cluster, all of one queue or none.
+
+        Raises:
+          ConnectionFailed: Nothing was stored.
+          ConnectionClosed: The server did not confirm. They may be stored or not: enqueueing
+            again can run them twice.
+
+        May switch.
+        """
+        if envelopes:
+            store(self._attach(), envelopes)
+
+    # -- the worker's side
+
+    def connect(self) -> None:
+        """Connect, and see whether the server is one to keep messages on. May switch.
+
+        What it finds but can live with is logged: an eviction policy that drops messages, and
+        a server that writes nothing to disk.
+
+        Raises:
+          ConnectionFailed: The server cannot be reached, or is too old.
+        """
+        if is_cluster(self.client):
+            self._attach().links.call(COUNT, _count_keys(self, "default"), [])
+            return
+        link = Link(self.client)
+        try:
+            info = _info(link.command("INFO"))
+        finally:
+            link.close()
+        version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdigit())
+        if version < _OLDEST_SERVER:
+            raise ConnectionFailed(
+                f"Redis at {where(self.client)} is version {info.get('redis_version')}; greenq needs 6.2 or newer"
+            )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            self.logger.warning(
+                "Redis at %s drops keys when its memory is full (maxmemory-policy %s): messages would be lost without "
+                "a word. Set maxmemory-policy to noeviction.",
+                where(self.client),
+                policy,
+            )
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RedisConsumer:
+        """A consumer of a queue; the first one makes this process a worker, with an id and leases.
+
+        Parameters:
+          queue_name(str): The queue.
+          prefetch(int): Of no meaning here: a consumer reserves what it is asked to fetch.
+          timeout(int): Milliseconds after which waiting ends without a message.
+
+        Raises:
+          QueueNotFound: The queue was never declared.
+          ConnectionError: The server is away.
+
+        May switch.
+        """
+        name = canonical_queue_name(queue_name)
+        if name not in self.queues:
+            raise QueueNotFound(
+                f"No queue named {queue_name!r} is declared. Declare it with declare_queue(), or an actor on it."
+            )
+        attachment = self._attach()
+        attachment.membership.join(name, attachment.links)
+        return RedisConsumer(attachment, name, timeout, self.logger)
+
+    @property
+    def worker_id(self) -> str | None:
+        """The id under which this process holds messages; None if it consumes nothing."""
+        attachment = self._attachment
+        if attachment is None or not attachment.membership.queues:
+            return None
+        return attachment.membership.worker_id
+
+    def take_back(self, worker_id: str) -> int:
+        """Return what a dead worker holds to its queues; answer how many messages that were.
+
+        Looks at the queues that are declared here.
+
+        Parameters:
+          worker_id(str): Of a worker that is known to be dead.
+
+        Raises:
+          ConnectionError: The server is away.
+
+        May switch.
+        """
+        attachment = self._attach()
+        return sum(attachment.take_back(queue_name, worker_id, charge=True) for queue_name in list(self.queues))
+
+    def close(self) -> None:
+        """Return what is still reserved, uncharged, and end threads and connections.
+
+        A second time it does nothing. Consumers made before raise ConnectionClosed from now
+        on; a broker that is used again connects again. The client is left as it is. May switch.
+        """
+        with self._guard:
+            attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.close()
+
+    # -- for tests and operators
+
+    def flush(self, queue_name: str) -> None:
+        """Drop all messages of a queue, but for those that other processes are running. May switch."""
+        attachment = self._attach()
+        of = self.layout.of(canonical_queue_name(queue_name))
+        keys = [*of.place, of.deliveries, of.workers, of.dead, of.dead_messages, of.dead_reasons]
+        attachment.links.call(FLUSH, keys, [attachment.membership.worker_id])
+
+    def flush_all(self) -> None:
+        """Drop all messages of all declared queues. May switch."""
+        for queue_name in list(self.queues):
+            self.flush(queue_name)
+
+    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
+        """Wait until nothing of a queue is ready, delayed or reserved. Meant for tests.
+
+        Parameters:
+          queue_name(str): The queue.
+          interval(int): Milliseconds between two looks.
+          timeout(int): Milliseconds. Default: no limit.
+
+        Raises:
+          QueueJoinTimeout: There still was something.
+
+        May switch.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            waiting, delayed, _ = self.get_queue_message_counts(queue_name)
+            if waiting + delayed == 0:
+                return
+            pause_s = interval / 1000
+            if deadline is not None:
+                pause_s = min(pause_s, deadline - time.monotonic())
+                if pause_s <= 0:
+                    raise QueueJoinTimeout(
+                        f"Queue {queue_name!r} still had {waiting} messages that were ready or running and {delayed} "
+                        f"delayed ones after {timeout} ms. Is a worker running on it?"
+                    )
+            current().sleep(pause_s)
+
+    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
+        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
+        keys = _count_keys(self, canonical_queue_name(queue_name))
+        waiting, delayed, dead = self._attach().links.call(COUNT, keys, [])
+        return waiting, delayed, dead
+
+    # -- the server
+
+    def _attach(self) -> Attachment:
+        attachment = self._attachment
+        if attachment is None:
+            with self._guard:
+                attachment = self._attachment
+                if attachment is None:
+                    attachment = Attachment(self.client, self.layout, self.heartbeat_timeout, self.dead_message_ttl)
+                    self._attachment = attachment
+        return attachment
+
+    def _forget(self) -> None:
+        # In a child, whose parent may have held the old lock at the fork.
+        attachment = self._attachment
+        self._guard = current().native_lock()
+        self._attachment = None
+        if attachment is not None:
+            _left_to_the_parent.append(attachment)
+
+
+def _count_keys(broker: RedisBroker, queue_name: str) -> list[str]:
+    of = broker.layout.of(queue_name)
+    return [of.ready, of.priorities, of.delayed, of.workers, of.dead]
+
+
+def _info(answer: bytes) -> dict[str, str]:
+    """What INFO says, by name."""
+    pairs = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
+    return {name: value for name, separator, value in pairs if separator}
+
+
+# A child never talks over its parent's connections.
+_brokers: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
+_left_to_the_parent: list[Attachment] = []
+
+
+def _forget_in_child() -> None:
+    for broker in list(_brokers):
+        broker._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

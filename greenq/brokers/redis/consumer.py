@@ -1,0 +1,353 @@
+"""Hands out the messages of one queue on the server, and writes what became of them.
+
+Everything is one script for a whole batch; a consumer that waits holds nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...clock import now_ms
+from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
+from ...errors import ConnectionClosed, DecodeError
+from ...message import MAX_MESSAGE_BYTES, Message
+from ...names import canonical_queue_name, check_queue_name
+from ...verdict import Action, Envelope, Verdict
+from .connection import Peek
+from .keys import new_id
+from .scripts import ENQUEUE, FETCH, SETTLE
+
+if TYPE_CHECKING:
+    from .attachment import Attachment
+
+
+class RedisMessage(MessageProxy):
+    """A message from the server.
+
+    Attributes:
+      stored_id(bytes): Its id there, which is not the message_id.
+      held_by(str): The holder under which it was fetched.
+      deliveries(int): How often it was taken back from a worker that was lost.
+      number(int): Grows with each message that this process fetches.
+    """
+
+    def __init__(self, message: Message[Any], stored_id: bytes, held_by: str, deliveries: int, number: int) -> None:
+        self._message = message
+        self.stored_id = stored_id
+        self.held_by = held_by
+        self.deliveries = deliveries
+        self.number = number
+
+
+class RedisUndecodable(Undecodable):
+    """Bytes from the server that are no message; attributes as of RedisMessage."""
+
+    def __init__(
+        self,
+        queue_name: str,
+        payload: bytes,
+        error: BaseException,
+        stored_id: bytes,
+        held_by: str,
+        deliveries: int,
+        number: int,
+    ) -> None:
+        super().__init__(queue_name, payload, error)
+        self.stored_id = stored_id
+        self.held_by = held_by
+        self.deliveries = deliveries
+        self.number = number
+
+
+_numbers = itertools.count()
+
+
+class RedisConsumer(BatchConsumer):
+    """A consumer of one queue.
+
+    Parameters:
+      attachment(Attachment): Of this process to the server. Once it is closed, or in a forked
+        child, everything here raises ConnectionClosed.
+      queue_name(str): The canonical name.
+      timeout(int): Milliseconds after which waiting ends.
+      logger(logging.Logger): The broker's.
+    """
+
+    batch_size: ClassVar[int] = 500
+
+    def __init__(self, attachment: Attachment, queue_name: str, timeout: int, logger: logging.Logger) -> None:
+        self.logger = logger
+        self.queue_name = queue_name
+        self._attachment = attachment
+        self._links = attachment.links
+        self._membership = attachment.membership
+        self._keys = attachment.layout.of(queue_name)
+        self._peek = Peek(attachment.client, self._keys.ready)
+        self._timeout_s = timeout / 1000
+        self._may_have_more = True
+        self._due_at: float | None = None  # of the next delayed message, by the monotonic clock
+        self._is_woken = False
+        self._is_waiting = False
+        self._is_closed = False
+
+    # -- waiting
+
+    def wait(self) -> bool:
+        """Wait, holding nothing, until there may be something to fetch.
+
+        Returns False if the timeout passed, or ``wake`` was called.
+
+        Raises:
+          ConnectionClosed: The server is away, or the broker was closed.
+
+        May switch.
+        """
+        if self._is_closed:
+            raise ConnectionClosed("The consumer was closed")
+        if self._is_woken:
+            self._peek.close()
+            self._is_woken = False
+            return False
+        if not self._may_have_more:
+            self._is_waiting = True
+            try:
+                self._may_have_more = self._wait()
+            finally:
+                self._is_waiting = False
+                self._end_wait()
+        return self._may_have_more
+
+    def _end_wait(self) -> None:
+        # What was interrupted is of no use any more.
+        if self._is_woken or self._is_closed:
+            self._peek.close()
+            self._is_woken = False
+
+    def _wait(self) -> bool:
+        timeout_s = self._timeout_s
+        if self._due_at is not None:
+            timeout_s = min(timeout_s, max(0.0, self._due_at - time.monotonic()))
+        if self._peek.wait(timeout_s, lambda: self._is_woken):
+            return True
+        return not self._is_woken and self._due_at is not None and time.monotonic() >= self._due_at
+
+    def wake(self) -> None:
+        """End a wait that is under way, or else the next one. May be called from any thread."""
+        self._is_woken = True
+        self._peek.interrupt()
+
+    # -- in batches
+
+    def fetch(self, count: int) -> list[MessageProxy]:
+        """Reserve the first ``count`` messages, or as many as there are.
+
+        Raises:
+          ConnectionError: The server is away. If it had reserved some already, they come
+            back when this worker's lease has ended.
+
+        May switch.
+        """
+        of, membership = self._keys, self._membership
+        while True:
+            holder = membership.holder(self.queue_name)
+            keys = [*of.place, of.held(holder), of.deliveries, of.workers]
+            args = [holder, membership.lease_ms, min(count, self.batch_size), MAX_MESSAGE_BYTES]
+            fetched = self._links.call(FETCH, keys, args)
+            if fetched is not None:
+                break
+            membership.replace(self.queue_name, holder, self._links)
+        for lost, following in membership.take_losses():
+            self.logger.warning(
+                "The lease %s ran out and its messages were given to others; going on with lease %s. This happens to "
+                "a process that was stopped, or could not reach Redis, for %d ms.",
+                lost,
+                following,
+                membership.lease_ms,
+            )
+        ids, payloads, deliveries, more, due_ms = fetched
+        self._may_have_more = bool(more)
+        self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
+        return self._decode(ids, payloads, deliveries, holder)
+
+    def _decode(
+        self, ids: list[bytes], payloads: list[bytes | int | None], deliveries: list[bytes | None], held_by: str
+    ) -> list[MessageProxy]:
+        messages: list[MessageProxy] = []
+        decode, queue_name = Message.decode, self.queue_name
+        for position, (stored_id, payload) in enumerate(zip(ids, payloads, strict=True)):
+            count = int(deliveries[position] or 0) if deliveries else 0
+            number = next(_numbers)
+            try:
+                if not isinstance(payload, bytes):
+                    raise _no_payload(payload)
+                message = decode(payload)
+                if message.queue_name != queue_name:
+                    _check_queue_of(message, payload)
+            except DecodeError as error:
+                messages.append(RedisUndecodable(queue_name, error.data, error, stored_id, held_by, count, number))
+                continue
+            if "eta" in message.options:
+                message = without_eta(message)
+            messages.append(RedisMessage(message, stored_id, held_by, count, number))
+        return messages
+
+    def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Write what became of these messages; return the verdicts that were refused.
+
+        Refused is a verdict on a message that is not held any more under the lease with which
+        it was fetched; its follow-ups are not stored.
+
+        Raises:
+          ConnectionError: Nothing is known of any of them; try again.
+
+        May switch.
+        """
+        by_holder: dict[str, list[Verdict]] = {}
+        for verdict in verdicts:
+            holder: str = verdict.message.held_by  # nearly always the same one
+            batch = by_holder.get(holder)
+            if batch is None:
+                by_holder[holder] = [verdict]
+            else:
+                batch.append(verdict)
+        refused: list[Verdict] = []
+        for holder, batch in by_holder.items():
+            ids = set(self._settle(holder, batch))
+            if ids:
+                refused += [verdict for verdict in batch if verdict.message.stored_id in ids]
+        return refused
+
+    def _settle(self, holder: str, verdicts: list[Verdict]) -> list[bytes]:
+        done: list[bytes] = []
+        back: list[MessageProxy] = []
+        dead: list[bytes | str] = []
+        following: list[tuple[bytes, Envelope]] = []
+        for verdict in verdicts:
+            message = verdict.message
+            stored_id: bytes = message.stored_id
+            if verdict.action is Action.REQUEUE:
+                back.append(message)
+                continue
+            if verdict.action is Action.NACK:
+                dead += (stored_id, _text(verdict.reason or message.reason or ""), _payload_now(message))
+            else:
+                done.append(stored_id)
+            if verdict.follow_ups:
+                following += [(stored_id, envelope) for envelope in verdict.follow_ups]
+        back.sort(key=_number, reverse=True)
+        of = self._keys
+        keys: list[str] = [
+            *of.place,
+            *(of.held(holder), of.deliveries, of.dead, of.dead_messages, of.dead_reasons),
+        ]
+        args: list[Any] = [len(done), *done, len(back), *(each.stored_id for each in back), len(dead) // 3, *dead]
+        args += self._following(following, keys)
+        refused: list[bytes] = self._links.call(SETTLE, keys, args)
+        return refused
+
+    def _following(self, following: list[tuple[bytes, Envelope]], keys: list[str]) -> list[Any]:
+        """The arguments for what follows; adds the keys of other queues."""
+        args: list[Any] = [0]
+        numbers = {self.queue_name: 0}
+        elsewhere: list[Envelope] = []
+        for owner, envelope in following:
+            if self._attachment.is_cluster and envelope.queue_name != self.queue_name:
+                elsewhere.append(envelope)
+                continue
+            number = numbers.get(envelope.queue_name)
+            if number is None:
+                number = numbers[envelope.queue_name] = len(numbers)
+                keys += self._attachment.layout.of(envelope.queue_name).place
+            args += (owner, number, new_id(envelope.priority), envelope.payload, due(envelope))
+            args[0] += 1
+        if elsewhere:
+            # In another slot of a cluster, so not in the same step: first what follows is
+            # stored, then the message is settled. In between it can run twice, not get lost.
+            store(self._attachment, elsewhere)
+        return args
+
+    def close(self) -> None:
+        """End a wait. What is still reserved stays so until it is settled, or the broker is closed."""
+        self._is_closed = True
+        self.wake()
+        if not self._is_waiting:
+            self._peek.close()
+
+
+# -- storing
+
+
+def store(attachment: Attachment, envelopes: Sequence[Envelope]) -> None:
+    """Store messages, all of them or none; on a cluster, all of one queue or none. May switch."""
+    by_queue: dict[str, list[Envelope]] = {}
+    for envelope in envelopes:
+        by_queue.setdefault(envelope.queue_name, []).append(envelope)
+    keys: list[str] = []
+    args: list[Any] = []
+    for queue_name, batch in by_queue.items():
+        of = attachment.layout.of(queue_name)
+        if attachment.is_cluster:
+            attachment.links.call(ENQUEUE, of.place, _stored(batch))
+        else:
+            keys += of.place
+            args += _stored(batch)
+    if keys:
+        attachment.links.call(ENQUEUE, keys, args)
+
+
+def _stored(envelopes: list[Envelope]) -> list[Any]:
+    plain: list[Any] = []
+    others: list[Any] = []
+    for envelope in envelopes:
+        if envelope.priority or envelope.due_ms is not None:
+            others += (new_id(envelope.priority), envelope.payload, due(envelope))
+        else:
+            plain += (new_id(0), envelope.payload)
+    return [len(plain) // 2, len(others) // 3, *plain, *others]
+
+
+def due(envelope: Envelope) -> str:
+    """When a message is due, as the scripts take it."""
+    if envelope.due_ms is None:
+        return ""
+    if envelope.delay is None:
+        return str(envelope.due_ms)  # an eta is a time; the server's clock is the one that counts
+    return f"+{max(0, envelope.due_ms - now_ms())}"
+
+
+def _number(message: MessageProxy) -> int:
+    number: int = message.number
+    return number
+
+
+def _no_payload(length: int | None) -> DecodeError:
+    if length is None:
+        return DecodeError("There is no payload under this id.", b"", None)
+    return DecodeError(f"The message is {length:,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", b"", None)
+
+
+def _check_queue_of(message: Message[Any], payload: bytes) -> None:
+    # A retry goes to the queue that the message names.
+    try:
+        check_queue_name(canonical_queue_name(message.queue_name))
+    except ValueError as error:
+        raise DecodeError(str(error), payload, error) from error
+
+
+def _text(reason: str) -> bytes:
+    # Without half characters, which JSON allows and UTF-8 does not.
+    return reason.encode("utf-8", "replace")
+
+
+def _payload_now(message: MessageProxy) -> bytes:
+    """The message with what was noted on it since, such as a traceback; "=" for as it is stored."""
+    if isinstance(message, Undecodable):
+        return b"="
+    try:
+        return b"+" + message._message.encode()
+    except Exception:  # what was noted does not fit; better without it than not at all
+        return b"="

@@ -1,0 +1,109 @@
+-- Write what became of messages, and what follows from them.
+--
+-- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, dead,
+--   dead messages, dead reasons; then ready, messages, priorities, delayed of each other
+--   queue that something follows on.
+-- Arguments: four lists, each with its length first:
+--   ids of those that are done
+--   ids of those that go back, the one fetched last first
+--   id, reason and payload of the dead; the payload is '=' for "as it is stored", else '+'
+--     and the bytes
+--   owner's id, number of the queue (0 is this one), id, payload and due of what follows
+-- Answers the ids that this holder does not hold. Nothing is done about them, and what
+--   follows from them is not stored.
+--
+-- Atomic, because a retry that is stored without its ack would run twice, and an ack
+-- without its retry would lose it; and because the holder must not change in between.
+
+local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local held, deliveries, dead, dead_messages, dead_reasons = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+
+local at = 1
+local function next_value()
+  at = at + 1
+  return ARGV[at - 1]
+end
+local function next_list(width)
+  local values = {}
+  for position = 1, tonumber(next_value()) * width do
+    values[position] = next_value()
+  end
+  return values
+end
+local done, back, died, following = next_list(1), next_list(1), next_list(3), next_list(5)
+
+-- Who does not hold what.
+local asked = {}
+for _, id in ipairs(done) do asked[#asked + 1] = id end
+for _, id in ipairs(back) do asked[#asked + 1] = id end
+for position = 1, #died, 3 do asked[#asked + 1] = died[position] end
+local refused, is_refused = {}, {}
+for first = 1, #asked, CHUNK do
+  local last = math.min(first + CHUNK - 1, #asked)
+  for position, is_held in ipairs(redis.call('SMISMEMBER', held, unpack(asked, first, last))) do
+    if is_held == 0 then
+      local id = asked[first + position - 1]
+      refused[#refused + 1] = id
+      is_refused[id] = true
+    end
+  end
+end
+local function without_refused(ids)
+  if #refused == 0 then
+    return ids
+  end
+  local left = {}
+  for _, id in ipairs(ids) do
+    if not is_refused[id] then left[#left + 1] = id end
+  end
+  return left
+end
+done, back = without_refused(done), without_refused(back)
+
+local now
+if #died > 0 or #following > 0 then
+  now = now_ms()
+end
+
+for position = 1, #died, 3 do
+  local id, reason, payload = died[position], died[position + 1], died[position + 2]
+  if not is_refused[id] then
+    if payload == '=' then
+      payload = redis.call('HGET', messages, id)
+    else
+      payload = string.sub(payload, 2)
+    end
+    if payload then
+      redis.call('HSET', dead_messages, id, payload)
+    end
+    redis.call('HSET', dead_reasons, id, reason)
+    redis.call('ZADD', dead, now, id)
+    done[#done + 1] = id
+  end
+end
+
+if #done > 0 then
+  call_many('SREM', held, done)
+  call_many('HDEL', messages, done)
+  if redis.call('EXISTS', deliveries) == 1 then
+    call_many('HDEL', deliveries, done)
+  end
+end
+
+if #back > 0 then
+  call_many('SREM', held, back)
+  push('LPUSH', ready, priorities, back)
+end
+
+for position = 1, #following, 5 do
+  if not is_refused[following[position]] then
+    local key = 0
+    local queue = tonumber(following[position + 1])
+    if queue > 0 then
+      key = 9 + 4 * (queue - 1)
+    end
+    place(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4],
+      following[position + 2], following[position + 3], following[position + 4], now)
+  end
+end
+return refused
