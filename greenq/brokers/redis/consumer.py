@@ -85,6 +85,7 @@ class RedisConsumer(BatchConsumer):
         self._attachment = attachment
         self._links = attachment.links
         self._membership = attachment.membership
+        self._lease = attachment.membership.lease(queue_name)
         self._keys = attachment.layout.of(queue_name)
         self._peek = Peek(attachment.client, self._keys.ready)
         self._timeout_s = timeout / 1000
@@ -146,20 +147,14 @@ class RedisConsumer(BatchConsumer):
         """Reserve the first ``count`` messages, or as many as there are.
 
         Raises:
-          ConnectionError: The server is away. If it had reserved some already, they come
-            back when this worker's lease has ended.
+          ConnectionError: The server is away. What it may have reserved goes back with the
+            next fetch.
 
         May switch.
         """
-        of, membership = self._keys, self._membership
-        while True:
-            holder = membership.holder(self.queue_name)
-            keys = [*of.place, of.held(holder), of.deliveries, of.workers]
-            args = [holder, membership.lease_ms, min(count, self.batch_size), MAX_MESSAGE_BYTES]
-            fetched = self._links.call(FETCH, keys, args)
-            if fetched is not None:
-                break
-            membership.replace(self.queue_name, holder, self._links)
+        membership = self._membership
+        with self._lease.fetching:
+            holder, fetched = self._reserve(min(count, self.batch_size))
         for lost, following in membership.take_losses():
             self.logger.warning(
                 "The lease %s ran out and its messages were given to others; going on with lease %s. This happens to "
@@ -172,6 +167,24 @@ class RedisConsumer(BatchConsumer):
         self._may_have_more = bool(more)
         self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
         return self._decode(ids, payloads, deliveries, holder)
+
+    def _reserve(self, count: int) -> tuple[str, Any]:
+        of, membership, lease = self._keys, self._membership, self._lease
+        if lease.is_in_doubt:
+            membership.clear_doubt(self.queue_name, self._links)
+        while True:
+            holder = lease.holder
+            keys = [*of.place, of.held(holder), of.deliveries, of.workers]
+            args = [holder, membership.lease_ms, count, MAX_MESSAGE_BYTES]
+            try:
+                fetched = self._links.call(FETCH, keys, args)
+            except BaseException:
+                lease.is_in_doubt = True
+                raise
+            if fetched is not None:
+                lease.known.update(fetched[0])
+                return holder, fetched
+            membership.replace(self.queue_name, holder, self._links)
 
     def _decode(
         self, ids: list[bytes], payloads: list[bytes | int | None], deliveries: list[bytes | None], held_by: str
@@ -215,13 +228,37 @@ class RedisConsumer(BatchConsumer):
             else:
                 batch.append(verdict)
         refused: list[Verdict] = []
-        for holder, batch in by_holder.items():
-            ids = set(self._settle(holder, batch))
-            if ids:
-                refused += [verdict for verdict in batch if verdict.message.stored_id in ids]
+        lease = self._lease
+        ids = [verdict.message.stored_id for verdict in verdicts]
+        try:
+            for holder, batch in by_holder.items():
+                refused += self._settle_held(holder, batch)
+        except BaseException:
+            lease.unconfirmed.update(ids)
+            raise
+        lease.known.difference_update(ids)
+        if lease.unconfirmed:
+            lease.unconfirmed.difference_update(ids)
         return refused
 
-    def _settle(self, holder: str, verdicts: list[Verdict]) -> list[bytes]:
+    def _settle_held(self, holder: str, verdicts: list[Verdict]) -> list[Verdict]:
+        lease = self._lease
+        while True:
+            now = lease.now(holder)
+            has_lease, *refused = self._settle(now, verdicts)
+            if not refused:
+                return []
+            ids = set(refused)
+            if lease.now(holder) != now:
+                # They were handed over in between: ask whoever holds them now.
+                verdicts = [verdict for verdict in verdicts if verdict.message.stored_id in ids]
+                continue
+            if has_lease:
+                # Written by an attempt whose answer was lost.
+                ids -= lease.unconfirmed
+            return [verdict for verdict in verdicts if verdict.message.stored_id in ids]
+
+    def _settle(self, holder: str, verdicts: list[Verdict]) -> list[Any]:
         done: list[bytes] = []
         back: list[MessageProxy] = []
         dead: list[bytes | str] = []
@@ -242,12 +279,20 @@ class RedisConsumer(BatchConsumer):
         of = self._keys
         keys: list[str] = [
             *of.place,
-            *(of.held(holder), of.deliveries, of.dead, of.dead_messages, of.dead_reasons),
+            *(of.held(holder), of.deliveries, of.dead, of.dead_messages, of.dead_reasons, of.workers),
         ]
-        args: list[Any] = [len(done), *done, len(back), *(each.stored_id for each in back), len(dead) // 3, *dead]
+        args: list[Any] = [
+            holder,
+            len(done),
+            *done,
+            len(back),
+            *(each.stored_id for each in back),
+            len(dead) // 3,
+            *dead,
+        ]
         args += self._following(following, keys)
-        refused: list[bytes] = self._links.call(SETTLE, keys, args)
-        return refused
+        answer: list[Any] = self._links.call(SETTLE, keys, args)
+        return answer
 
     def _following(self, following: list[tuple[bytes, Envelope]], keys: list[str]) -> list[Any]:
         """The arguments for what follows; adds the keys of other queues."""

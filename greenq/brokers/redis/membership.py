@@ -7,13 +7,14 @@ connection of its own: it never waits for the others, nor they for it.
 from __future__ import annotations
 
 import secrets
+import threading
 from typing import NamedTuple
 
 from ...lease import LeaseKeeper
 from ...runtime import current
 from .connection import Caller
 from .keys import Layout
-from .scripts import PURGE, RENEW, TAKE_BACK
+from .scripts import HAND_OVER, PURGE, RENEW, TAKE_BACK
 
 #: What an answer of the script renew is a sum of.
 _LOST, _OTHERS_EXPIRED, _DEAD_LETTERS_EXPIRED = 1, 2, 4
@@ -26,6 +27,44 @@ class Loss(NamedTuple):
 
     lost: str
     next: str
+
+
+class Lease:
+    """The name under which this process reserves messages of one queue.
+
+    Attributes:
+      holder(str): The name now.
+      known(set[bytes]): Ids of the messages that were fetched and not settled.
+      unconfirmed(set[bytes]): Ids of messages that may be settled: the answer was lost.
+      is_in_doubt(bool): Whether a fetch failed, so that more may be reserved than is known.
+      fetching: A lock, held while a fetch is under way: what is known is all there is then.
+    """
+
+    def __init__(self, holder: str) -> None:
+        self.holder = holder
+        self.known: set[bytes] = set()
+        self.unconfirmed: set[bytes] = set()
+        self.is_in_doubt = False
+        self.fetching = threading.Lock()
+        self._handed_over: dict[str, str] = {}
+
+    def hand_over(self, holder: str) -> None:
+        """Go on under a name to which everything was handed over."""
+        self._handed_over[self.holder] = holder
+        self.holder = holder
+        self.is_in_doubt = False
+
+    def lose(self, holder: str) -> None:
+        """Go on under a name that holds nothing: what was known is others' now."""
+        self.holder = holder
+        self.known = set()
+        self.is_in_doubt = False
+
+    def now(self, holder: str) -> str:
+        """Who holds now what this holder fetched."""
+        while holder in self._handed_over:
+            holder = self._handed_over[holder]
+        return holder
 
 
 class Membership:
@@ -52,8 +91,8 @@ class Membership:
         self._own = own
         self._is_cluster = is_cluster
         self._guard = current().native_lock()
-        self._holders: dict[str, str] = {}
-        self._leases = 0
+        self._leases_by_queue: dict[str, Lease] = {}
+        self._holders = 0
         self._losses: list[Loss] = []
         self._expired: set[str] = set()
         self._keeper: LeaseKeeper | None = None
@@ -62,11 +101,11 @@ class Membership:
     @property
     def queues(self) -> list[str]:
         """The queues that this process consumes, or did."""
-        return list(self._holders)
+        return list(self._leases_by_queue)
 
-    def holder(self, queue_name: str) -> str:
-        """The name under which this process reserves messages of a queue now."""
-        return self._holders[queue_name]
+    def lease(self, queue_name: str) -> Lease:
+        """The lease on a queue that this process consumes."""
+        return self._leases_by_queue[queue_name]
 
     def join(self, queue_name: str, links: Caller) -> None:
         """Take a lease on a queue, if there is none yet. May switch.
@@ -74,13 +113,13 @@ class Membership:
         Raises:
           ConnectionError: The server is away.
         """
-        if queue_name in self._holders:
+        if queue_name in self._leases_by_queue:
             return
         holder = self._new_holder()
         self._renew_some([(queue_name, holder)], links, takes=True)
         with self._guard:
             # Of two that begin at the same time one is enough; the other's lease runs out unused.
-            self._holders.setdefault(queue_name, holder)
+            self._leases_by_queue.setdefault(queue_name, Lease(holder))
             is_first = self._keeper is None and not self._is_left
             if is_first:
                 self._keeper = LeaseKeeper(self.lease_ms, self._renew, self._take_back_expired)
@@ -91,19 +130,34 @@ class Membership:
         Raises:
           ConnectionError: The server is away.
         """
-        if self._holders[queue_name] != lost:
+        lease = self._leases_by_queue[queue_name]
+        if lease.holder != lost:
             return  # the keeper, or another consumer, has found the loss as well
         holder = self._new_holder()
         self._renew_some([(queue_name, holder)], links, takes=True)
         with self._guard:
-            if self._holders[queue_name] == lost:
-                self._holders[queue_name] = holder
+            if lease.holder == lost:
+                lease.lose(holder)
                 self._losses.append(Loss(lost, holder))
+
+    def clear_doubt(self, queue_name: str, links: Caller) -> None:
+        """Return what a failed fetch may have reserved. To be called while nothing is fetched. May switch.
+
+        Raises:
+          ConnectionError: The server is away; the doubt remains.
+        """
+        lease = self._leases_by_queue[queue_name]
+        of, old, new = self._layout.of(queue_name), lease.holder, self._new_holder()
+        keys = [of.ready, of.priorities, of.workers, of.held(old), of.held(new)]
+        links.call(HAND_OVER, keys, [old, new, self.lease_ms, *lease.known])
+        with self._guard:
+            if lease.holder == old:
+                lease.hand_over(new)
 
     def _new_holder(self) -> str:
         with self._guard:
-            self._leases += 1
-            return f"{self.worker_id}.{self._leases}"
+            self._holders += 1
+            return f"{self.worker_id}.{self._holders}"
 
     def take_losses(self) -> list[Loss]:
         """The leases that were lost since this was last asked."""
@@ -125,7 +179,7 @@ class Membership:
         if self._is_left:
             return
         self._expired.clear()
-        held = list(self._holders.items())
+        held = [(queue_name, lease.holder) for queue_name, lease in list(self._leases_by_queue.items())]
         # All in one command, but where they are in different slots.
         portions = [[each] for each in held] if self._is_cluster else [held]
         for portion in portions:

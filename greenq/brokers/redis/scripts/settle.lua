@@ -1,24 +1,26 @@
 -- Write what became of messages, and what follows from them.
 --
 -- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, dead,
---   dead messages, dead reasons; then ready, messages, priorities, delayed of each other
+--   dead messages, dead reasons, workers; then ready, messages, priorities, delayed of each other
 --   queue that something follows on.
--- Arguments: four lists, each with its length first:
+-- Arguments: the holder; then four lists, each with its length first:
 --   ids of those that are done
 --   ids of those that go back, the one fetched last first
 --   id, reason and payload of the dead; the payload is '=' for "as it is stored", else '+'
 --     and the bytes
 --   owner's id, number of the queue (0 is this one), id, payload and due of what follows
--- Answers the ids that this holder does not hold. Nothing is done about them, and what
---   follows from them is not stored.
+-- Answers 1 if the holder has its lease, else 0; then the ids that it does not hold.
+--   Nothing is done about them, and what follows from them is not stored. Nobody takes a
+--   message from a holder and leaves it its lease, so with a lease they were settled before.
 --
 -- Atomic, because a retry that is stored without its ack would run twice, and an ack
 -- without its retry would lose it; and because the holder must not change in between.
 
 local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local held, deliveries, dead, dead_messages, dead_reasons = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local workers, holder = KEYS[10], ARGV[1]
 
-local at = 1
+local at = 2
 local function next_value()
   at = at + 1
   return ARGV[at - 1]
@@ -100,10 +102,15 @@ for position = 1, #following, 5 do
     local key = 0
     local queue = tonumber(following[position + 1])
     if queue > 0 then
-      key = 9 + 4 * (queue - 1)
+      key = 10 + 4 * (queue - 1)
     end
     place(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4],
       following[position + 2], following[position + 3], following[position + 4], now)
   end
 end
+local has_lease = 1
+if #refused > 0 and not redis.call('ZSCORE', workers, holder) then
+  has_lease = 0
+end
+table.insert(refused, 1, has_lease)
 return refused
