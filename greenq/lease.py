@@ -25,12 +25,20 @@ class LeaseKeeper:
       lease_ms(int): The length of a lease.
       renew: Renews; called at once, then every third of the length. May raise.
       take_back_expired: Takes back what workers with a lapsed lease hold. May raise.
+      end: Lets go of what the other two use; called in their thread, as the last thing.
     """
 
-    def __init__(self, lease_ms: int, renew: Callable[[], None], take_back_expired: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lease_ms: int,
+        renew: Callable[[], None],
+        take_back_expired: Callable[[], None],
+        end: Callable[[], None] | None = None,
+    ) -> None:
         self._lease_s = lease_ms / 1000
         self._renew = renew
         self._take_back_expired = take_back_expired
+        self._end = end
         runtime = current()
         # Held while the keeper is to go on: releasing it ends a wait at once.
         self._running = runtime.native_lock()
@@ -43,6 +51,13 @@ class LeaseKeeper:
             self._running.release()
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        finally:
+            if self._end is not None:
+                self._end()
+
+    def _keep(self) -> None:
         held_since: float | None = None
         renewed_at, renewed_at_ms = time.monotonic(), now_ms()
         while True:

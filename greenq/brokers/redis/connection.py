@@ -104,12 +104,12 @@ def where(client: Any) -> str:
 
 
 @contextlib.contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _explained(address: str, *, was_sent: bool = True) -> Iterator[None]:
     """Turn redis-py's errors into greenq's; those of the application's making stay as they are."""
     try:
         yield
     except (redis.exceptions.RedisError, OSError) as error:
-        explained = explain(error, address, was_sent=True)
+        explained = explain(error, address, was_sent=was_sent)
         if explained is None:
             raise
         raise explained from error
@@ -223,7 +223,7 @@ class Link:
 
     def command(self, *args: Any) -> Any:
         """Run a command that stores nothing. Raises and switches like ``call``."""
-        with _explained(self._address):
+        with _explained(self._address, was_sent=False):
             self._connect()
             self._connection.send_command(*args)
             return self._connection.read_response()

@@ -15,7 +15,7 @@ from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
 from ...errors import ConnectionClosed, DecodeError
 from ...message import MAX_MESSAGE_BYTES, Message
-from ...names import canonical_queue_name, check_queue_name
+from ...names import canonical_queue_name
 from ...verdict import Action, Envelope, Verdict
 from .connection import Peek
 from .keys import new_id
@@ -199,7 +199,7 @@ class RedisConsumer(BatchConsumer):
                     raise _no_payload(payload)
                 message = decode(payload)
                 if message.queue_name != queue_name:
-                    _check_queue_of(message, payload)
+                    self._check_queue_of(message, payload)
             except DecodeError as error:
                 messages.append(RedisUndecodable(queue_name, error.data, error, stored_id, held_by, count, number))
                 continue
@@ -207,6 +207,13 @@ class RedisConsumer(BatchConsumer):
                 message = without_eta(message)
             messages.append(RedisMessage(message, stored_id, held_by, count, number))
         return messages
+
+    def _check_queue_of(self, message: Message[Any], payload: bytes) -> None:
+        # A retry goes to the queue that the message names.
+        try:
+            self._attachment.layout.of(canonical_queue_name(message.queue_name))
+        except ValueError as error:
+            raise DecodeError(str(error), payload, error) from error
 
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """Write what became of these messages; return the verdicts that were refused.
@@ -373,14 +380,6 @@ def _no_payload(length: int | None) -> DecodeError:
     if length is None:
         return DecodeError("There is no payload under this id.", b"", None)
     return DecodeError(f"The message is {length:,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", b"", None)
-
-
-def _check_queue_of(message: Message[Any], payload: bytes) -> None:
-    # A retry goes to the queue that the message names.
-    try:
-        check_queue_name(canonical_queue_name(message.queue_name))
-    except ValueError as error:
-        raise DecodeError(str(error), payload, error) from error
 
 
 def _text(reason: str) -> bytes:

@@ -122,7 +122,7 @@ class Membership:
             self._leases_by_queue.setdefault(queue_name, Lease(holder))
             is_first = self._keeper is None and not self._is_left
             if is_first:
-                self._keeper = LeaseKeeper(self.lease_ms, self._renew, self._take_back_expired)
+                self._keeper = LeaseKeeper(self.lease_ms, self._renew, self._take_back_expired, end=self._own.close)
 
     def replace(self, queue_name: str, lost: str, links: Caller) -> None:
         """Go on under a new name after this lease was lost. May switch.
