@@ -797,3 +797,34 @@ def test_a_missing_server_is_an_error_that_says_how_to_get_it(monkeypatch):
 def test_nothing_needs_the_command_keys(client):
     with pytest.raises(redis.exceptions.ResponseError, match="unknown command"):
         client.keys("*")
+
+
+# -- a cluster
+
+
+def test_all_keys_of_a_queue_are_in_one_slot_of_a_cluster(open_broker):
+    with redis_server(cluster_enabled="yes") as server:
+        node = server.client()
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        client = redis.RedisCluster(host="127.0.0.1", port=server.port)
+        broker = RedisBroker(client=client, middleware=[])
+        for queue_name in ("default", "other"):
+            broker.declare_queue(queue_name)
+        send(broker, "usual")
+        send(broker, "high", broker_priority=3)
+        broker.enqueue(message("delayed"), delay=50)
+        consumer = consume(broker)
+
+        high, usual, delayed = take(consumer, 3)
+        follow_up = broker.prepare(message("next", queue_name="other"))
+        verdicts = [Verdict(Action.ACK, high, follow_ups=[follow_up]), *nacks([usual]), *requeues([delayed])]
+
+        assert names([high, usual, delayed]) == ["high", "usual", "delayed"]
+        assert list(consumer.complete(verdicts)) == []
+        assert counts(broker) == (1, 0, 1)
+        assert broker.get_queue_message_counts("other") == (1, 0, 0)
+        broker.flush_all()
+        assert counts(broker) == (0, 0, 0)
+        broker.close()
+        client.close()

@@ -96,10 +96,17 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+#: A node of a cluster has a second port, 10,000 above the first.
+_HIGHEST_PORT = 55_535
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port <= _HIGHEST_PORT:
+            return port
 
 
 def _die_with_parent() -> None:

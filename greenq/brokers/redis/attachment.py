@@ -9,7 +9,7 @@ import contextlib
 from typing import Any
 
 from ...errors import ConnectionError
-from .connection import Caller, ClusterLinks, Link, Links, is_cluster
+from .connection import Caller, ClusterLinks, Link, Links, NodeLinks, is_cluster
 from .keys import Layout
 from .membership import Membership
 from .scripts import TAKE_BACK
@@ -31,7 +31,8 @@ class Attachment:
         self.is_cluster = is_cluster(client)
         self.links: Caller = ClusterLinks(client) if self.is_cluster else Links(client)
         # A renewal that is late is no renewal.
-        own: Caller = ClusterLinks(client) if self.is_cluster else Link(client, timeout_s=lease_ms / 3000)
+        timeout_s = lease_ms / 3000
+        own: Caller = NodeLinks(client, timeout_s) if self.is_cluster else Link(client, timeout_s)
         self.membership = Membership(
             layout, own, is_cluster=self.is_cluster, lease_ms=lease_ms, dead_message_ttl_ms=dead_message_ttl_ms
         )

@@ -346,6 +346,34 @@ class ClusterLinks:
         self._is_closed = True
 
 
+class NodeLinks:
+    """A link of one's own to each node of a cluster, for a native thread.
+
+    The cluster client's connections belong to the greenlets of one hub.
+
+    Parameters:
+      client: The cluster client, which is only asked where a key is.
+      timeout_s(float): For a node to answer.
+    """
+
+    def __init__(self, client: Any, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._links: dict[str, Link] = {}
+
+    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with _explained("the cluster", was_sent=False):
+            node = self._client.get_node_from_key(keys[0])
+        link = self._links.get(node.name)
+        if link is None:
+            link = self._links[node.name] = Link(self._client.get_redis_connection(node), self._timeout_s)
+        return link.call(script, keys, args)
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+
+
 def _connection(client: Any, timeout_s: float | None = None) -> Any:
     """A connection like those of a client, but of nobody's pool."""
     pool = client.connection_pool
