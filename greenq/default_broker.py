@@ -23,7 +23,7 @@ DEFAULT_FILE = "greenq.db"
 #: Major versions of clients below which a broker would not work.
 _OLDEST_CLIENTS = {"redis": 5}
 
-_SCHEMES = "redis://, rediss://, amqp://, amqps://, sqlite:///path, memory://"
+_SCHEMES = "redis://, rediss://, sqlite:///path and memory://"
 
 
 def make_default_broker() -> Broker:
@@ -75,7 +75,7 @@ def broker_from_url(url: str) -> Broker:
     # The URL may carry a password, so only its scheme is told.
     raise ValueError(
         f"The broker URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'}, for which "
-        f"this version has no broker. Known are {_SCHEMES}; of these amqp comes later."
+        f"this version has no broker. It has one for {_SCHEMES}."
     )
 
 
