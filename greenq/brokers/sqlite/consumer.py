@@ -64,7 +64,7 @@ class SqliteConsumer(BatchConsumer):
 
     # More are a little quicker for jobs that take no time, and slower for those that do: slots
     # that became free during a long claim wait for its end.
-    batch_size: ClassVar[int] = 200
+    batch_size: ClassVar[int] = 64
 
     def __init__(self, attachment: Attachment, queue_name: str, timeout: int, logger: logging.Logger) -> None:
         self.logger = logger
