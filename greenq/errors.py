@@ -13,6 +13,7 @@
     |   |   +-- ConnectionError         also named BrokerConnectionError
     |   |       +-- ConnectionClosed    a connection broke while it was in use
     |   |       +-- ConnectionFailed    a connection could not be opened
+    |   |       +-- EnqueueManyFailed   some of many messages were stored
     |   |       +-- StorageError        the embedded broker's file failed
     |   +-- ResultError
     |       +-- ResultMissing
@@ -26,12 +27,15 @@
         +-- TimeLimitExceeded
         +-- Shutdown
 
-Imports nothing of greenq, so that every room may import it.
+Imports nothing of greenq (but for types), so that every room may import it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .message import Message
 
 __all__ = [
     "ActorNotFound",
@@ -41,6 +45,7 @@ __all__ = [
     "ConnectionError",
     "ConnectionFailed",
     "DecodeError",
+    "EnqueueManyFailed",
     "GreenqError",
     "Interrupt",
     "MessageTooLarge",
@@ -140,6 +145,25 @@ class ConnectionClosed(ConnectionError):
 
 class ConnectionFailed(ConnectionError):
     """A connection could not be opened."""
+
+
+class EnqueueManyFailed(ConnectionError):
+    """The connection failed while many messages were enqueued.
+
+    Attributes:
+      enqueued(list[Message]): Those that are stored.
+      in_doubt(list[Message]): Those that may be stored or not: enqueueing them again can run
+        them twice.
+      not_enqueued(list[Message]): Those that are not stored.
+    """
+
+    def __init__(
+        self, message: str, enqueued: list[Message[Any]], in_doubt: list[Message[Any]], not_enqueued: list[Message[Any]]
+    ) -> None:
+        super().__init__(message)
+        self.enqueued = enqueued
+        self.in_doubt = in_doubt
+        self.not_enqueued = not_enqueued
 
 
 class StorageError(ConnectionError):
