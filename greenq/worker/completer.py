@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from collections.abc import Sequence
 
 from ..broker import Broker
@@ -19,9 +18,11 @@ from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Runtime
 from ..verdict import Action, Verdict
+from .outage import Outage
 
+#: Between two tries while the broker is away; see worker/consumer.py.
 _SHORTEST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 1.0
 
 
 class Completer:
@@ -32,9 +33,10 @@ class Completer:
       broker(Broker): Whose after-hooks are called.
       queue_name(str): For the log.
       bound(int): How many verdicts may wait to be written; whoever brings more waits.
+      outage(Outage): Told when the broker does not take them.
     """
 
-    def __init__(self, runtime: Runtime, broker: Broker, queue_name: str, *, bound: int) -> None:
+    def __init__(self, runtime: Runtime, broker: Broker, queue_name: str, *, bound: int, outage: Outage) -> None:
         self.logger = get_logger(__name__, f"{type(self).__name__}({queue_name})")
         #: The consumer that writes; replaced when the connection had to be made anew.
         self.consumer: Consumer | None = None
@@ -43,6 +45,7 @@ class Completer:
         self._runtime = runtime
         self._broker = broker
         self._bound = bound
+        self._outage = outage
         self._lock = runtime.lock()
         self._pending: list[Verdict] = []
         self._wanted = runtime.event()
@@ -117,25 +120,19 @@ class Completer:
     def _write(self, batch: list[Verdict]) -> Sequence[Verdict]:
         """Write the batch, however long the broker is away; return what it refused."""
         pause_s = _SHORTEST_PAUSE_S
-        away_since: float | None = None
         while True:
             try:
                 assert self.consumer is not None, "verdicts come from a consumer's messages"
                 refused = self._complete(self.consumer, batch)
             except ConnectionError as error:
-                if away_since is None:
-                    away_since = time.monotonic()
-                    self.logger.warning(
-                        "The broker does not take %d verdicts: %s. Trying again until it does.", len(batch), error
-                    )
+                self._outage.note_failure(self, error)
                 # Jitter, so that the workers of an outage do not all come back at once.
                 self._runtime.sleep(pause_s * random.uniform(0.5, 1))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             except Exception:
                 return self._write_one_by_one(batch)
             else:
-                if away_since is not None:
-                    self.logger.info("The broker takes verdicts again, after %.1f s.", time.monotonic() - away_since)
+                self._outage.note_success(self)
                 return refused
 
     def _complete(self, consumer: Consumer, batch: list[Verdict]) -> Sequence[Verdict]:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from ..consumer import Consumer
     from .worker import Worker
 
+#: Between two tries while the broker is away. Short at the most, too: a broker that is back
+#: is to be used at once, and a try a second of each worker is nothing to it.
 _SHORTEST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 3.0
+_LONGEST_PAUSE_S = 1.0
 
 
 class ConsumerThread:
@@ -38,7 +40,10 @@ class ConsumerThread:
         self.queue_name = queue_name
         self.broker = worker.broker
         self.worker = worker
-        self.completer = Completer(worker.runtime, worker.broker, queue_name, bound=worker.concurrency)
+        self.outage = worker.outage
+        self.completer = Completer(
+            worker.runtime, worker.broker, queue_name, bound=worker.concurrency, outage=worker.outage
+        )
         self.consumer: Consumer | None = None
         self.writes_follow_ups = False
         self._is_paused = False
@@ -96,13 +101,13 @@ class ConsumerThread:
                         self._quiet.set()
                         self._resumed.wait()
                         self._quiet.clear()
-                    elif self._fetch() and self._failing_since is not None:
-                        self._note_recovery()
+                    elif self._fetch():
+                        self._note_success()
                         pause_s = _SHORTEST_PAUSE_S
             except ConnectionError as error:
-                self._note_failure("The connection to the broker is lost: %s.", error)
+                self.outage.note_failure(self, error)
             except Exception as error:
-                self._note_failure("Consuming failed: %r.", error, exc_info=True)
+                self._note_failure(error)
             if not self._is_stopping:
                 # Jitter, so that the workers of an outage do not all come back at once.
                 self.worker.runtime.sleep(pause_s * random.uniform(0.5, 1))
@@ -128,11 +133,11 @@ class ConsumerThread:
         return self.worker.queue_prefetch
 
     def _fetch(self) -> bool:
-        """Wait for messages, fetch and deliver some; False if none came or no slot was free."""
+        """Wait for messages, fetch and deliver some; False if no slot was free to ask the broker."""
         consumer = self.consumer
         assert consumer is not None
         if not consumer.wait():
-            return False
+            return True
         slots = self.worker.slots
         taken = slots.take(consumer.batch_size, self.worker.worker_timeout / 1000)
         if not taken:
@@ -175,13 +180,14 @@ class ConsumerThread:
         )
         self.completer.hand_over(Verdict(Action.NACK, message, reason=message.reason))
 
-    def _note_failure(self, text: str, error: Exception, *, exc_info: bool = False) -> None:
+    def _note_failure(self, error: Exception) -> None:
         # One line when it begins and one when it ends, however often it is tried in between.
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            self.logger.critical(text + " Trying again until it works.", error, exc_info=exc_info)
+            self.logger.critical("Consuming failed: %r. Trying again until it works.", error, exc_info=True)
 
-    def _note_recovery(self) -> None:
-        assert self._failing_since is not None
-        self.logger.info("Consuming again, after %.1f s.", time.monotonic() - self._failing_since)
-        self._failing_since = None
+    def _note_success(self) -> None:
+        self.outage.note_success(self)
+        if self._failing_since is not None:
+            self.logger.info("Consuming again, after %.1f s.", time.monotonic() - self._failing_since)
+            self._failing_since = None

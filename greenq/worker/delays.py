@@ -49,9 +49,9 @@ class DelayedConsumerThread(ConsumerThread):
             # Full of what is due later. What is due sooner may lie behind it: the broker's order.
             self.worker.runtime.sleep(min(1.0, self.worker.worker_timeout / 1000))
             return False
-        messages = consumer.fetch(1) if consumer.wait() else []
-        self._deliver(messages)
-        return bool(messages)
+        if consumer.wait():
+            self._deliver(consumer.fetch(1))
+        return True
 
     def _deliver(self, messages: list[MessageProxy]) -> None:
         for message in messages:

@@ -15,6 +15,7 @@ from ..verdict import Action, Verdict
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
 from .delays import HELD_PER_SLOT, MOST_HELD, DelayedConsumerThread
+from .outage import Outage
 from .processor import Processor
 from .slots import Slots
 
@@ -57,6 +58,7 @@ class Worker:
         self.delay_prefetch = min(self.concurrency * HELD_PER_SLOT, MOST_HELD)
         self.consumer_whitelist = None if queues is None else {canonical_queue_name(name) for name in queues}
         self.consumers: dict[str, ConsumerThread] = {}
+        self.outage = Outage(self.runtime)
         self.deadlines = Deadlines(self.runtime)
         self.slots = Slots(self.runtime, broker, Processor(self.runtime, broker, self.deadlines), self.concurrency)
         #: How many messages were given back unfinished when the time to stop ran out.

@@ -600,7 +600,7 @@ def test_a_worker_goes_on_after_an_outage_and_loses_no_verdict(open_broker, capl
 
         server.stop()
         release.set()
-        wait_until(lambda: "does not take" in caplog.text)
+        wait_until(lambda: "The broker is away" in caplog.text)
         server.start()
 
         broker.join("default", timeout=PATIENCE_S * 1000)

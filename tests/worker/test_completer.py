@@ -14,6 +14,7 @@ from greenq.message import Message
 from greenq.runtime import current
 from greenq.verdict import Action, Verdict
 from greenq.worker.completer import Completer
+from greenq.worker.outage import Outage
 
 
 class Recorder(Consumer):
@@ -39,7 +40,7 @@ def make(broker):
     made = []
 
     def make(consumer, bound=100):
-        completer = Completer(current(), broker, "default", bound=bound)
+        completer = Completer(current(), broker, "default", bound=bound, outage=Outage(current()))
         completer.consumer = consumer
         made.append((completer, consumer))
         return completer
@@ -94,7 +95,7 @@ def test_an_outage_loses_no_verdict_and_is_told_once_at_each_end(make, caplog):
         assert completer.flush(10)
 
     assert [verdict for batch in consumer.batches for verdict in batch] == verdicts
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "INFO"]
 
 
 def test_an_unwritable_verdict_does_not_hold_up_the_others(make, caplog):

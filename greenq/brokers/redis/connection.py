@@ -13,8 +13,9 @@ are explicit, and each role has its own.
 
 from __future__ import annotations
 
+import _socket  # the system's sockets, which gevent does not patch
 import contextlib
-import socket
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +123,7 @@ def explain(error: BaseException, address: str, *, was_sent: bool) -> Connection
       address(str): Of the server.
       was_sent(bool): Whether the server may have got the command.
     """
-    text = str(error) or type(error).__name__
+    text = (str(error) or type(error).__name__).rstrip(".")
     if isinstance(error, _REPLIES):
         # Of a script, older servers put the code inside a longer sentence.
         if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
@@ -264,8 +265,22 @@ class Links:
         link = self._take()
         try:
             return link.call(script, keys, args)
+        except ConnectionError:
+            # Where one connection broke the others did too, and may only not know it yet:
+            # each would cost its next user an outage of its own.
+            self._renew_free()
+            raise
         finally:
             self._put(link)
+
+    def _renew_free(self) -> None:
+        for _ in range(len(self._free)):
+            try:
+                link = self._free.popleft()
+            except IndexError:
+                return
+            link.close()
+            self._free.append(link)
 
     def _take(self) -> Link:
         if self._is_closed:
@@ -459,11 +474,17 @@ class Peek:
 
     def interrupt(self) -> None:
         """End a wait that is under way. May be called from any thread."""
-        connection = self._connection
-        sock = getattr(connection, "_sock", None)
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        sock = getattr(self._connection, "_sock", None)
+        if sock is None:
+            return
+        # By a twin of its descriptor: gevent's own sockets may be touched by their hub's
+        # thread alone, and this one may belong to another.
+        with contextlib.suppress(OSError):
+            twin = _socket.socket(fileno=os.dup(sock.fileno()))
+            try:
+                twin.shutdown(_socket.SHUT_RDWR)
+            finally:
+                twin.close()
 
     def close(self) -> None:
         """Let go of the connection; called by whoever waits."""

@@ -5,6 +5,7 @@ Everything is one script for a whole batch; a consumer that waits holds nothing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -88,6 +89,7 @@ class RedisConsumer(BatchConsumer):
         self._lease = attachment.membership.lease(queue_name)
         self._keys = attachment.layout.of(queue_name)
         self._peek = Peek(attachment.client, self._keys.ready)
+        self._lease.waits.append(self._peek)
         self._timeout_s = timeout / 1000
         self._may_have_more = True
         self._due_at: float | None = None  # of the next delayed message, by the monotonic clock
@@ -325,6 +327,8 @@ class RedisConsumer(BatchConsumer):
     def close(self) -> None:
         """End a wait. What is still reserved stays so until it is settled, or the broker is closed."""
         self._is_closed = True
+        with contextlib.suppress(ValueError):
+            self._lease.waits.remove(self._peek)
         self.wake()
         if not self._is_waiting:
             self._peek.close()

@@ -10,9 +10,10 @@ import secrets
 import threading
 from typing import NamedTuple
 
+from ...errors import ConnectionError
 from ...lease import LeaseKeeper
 from ...runtime import current
-from .connection import Caller
+from .connection import Caller, Peek
 from .keys import Layout
 from .scripts import HAND_OVER, PURGE, RENEW, TAKE_BACK
 
@@ -38,6 +39,8 @@ class Lease:
       unconfirmed(set[bytes]): Ids of messages that may be settled: the answer was lost.
       is_in_doubt(bool): Whether a fetch failed, so that more may be reserved than is known.
       fetching: A lock, held while a fetch is under way: what is known is all there is then.
+      waits(list[Peek]): The waits of this process on the queue, to be ended when the server
+        does not answer the keeper.
     """
 
     def __init__(self, holder: str) -> None:
@@ -46,6 +49,7 @@ class Lease:
         self.unconfirmed: set[bytes] = set()
         self.is_in_doubt = False
         self.fetching = threading.Lock()
+        self.waits: list[Peek] = []
         self._handed_over: dict[str, str] = {}
 
     def hand_over(self, holder: str) -> None:
@@ -178,6 +182,17 @@ class Membership:
     def _renew(self) -> None:
         if self._is_left:
             return
+        try:
+            self._renew_all()
+        except ConnectionError:
+            # A wait on a connection that has gone silent would notice after half a minute, and
+            # what arrives on the server meanwhile would stay there.
+            for lease in list(self._leases_by_queue.values()):
+                for wait in list(lease.waits):
+                    wait.interrupt()
+            raise
+
+    def _renew_all(self) -> None:
         self._expired.clear()
         held = [(queue_name, lease.holder) for queue_name, lease in list(self._leases_by_queue.items())]
         # All in one command, but where they are in different slots.
