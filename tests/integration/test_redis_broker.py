@@ -5,7 +5,9 @@ What all brokers share is in contract/. Runs in both worlds.
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import threading
 import time
@@ -157,6 +159,41 @@ def test_a_payload_that_is_too_long_is_not_fetched_but_kept_as_it_is(consumer, c
     assert client.info("stats")["total_net_output_bytes"] - before < 100_000
     assert client.hvals("greenq:default~dead.msgs") == [payload]
     assert "1,048,577 bytes" in reasons(client)[0]
+
+
+def test_a_worker_runs_what_is_between_garbage_of_every_kind(open_broker, client, caplog):
+    broker = open_broker()
+    ran, chance = [], random.Random(7)
+
+    @greenq.actor(broker=broker)
+    def work(number):
+        ran.append(number)
+
+    good = work.message(-1).encode()
+    garbage = [chance.randbytes(chance.randrange(200)) for _ in range(100)]
+    garbage += [_with_a_byte_changed(good, chance) for _ in range(100)]
+    garbage += [json.dumps(value).encode() for value in (None, 1, "x", [], {}, [{}], {"args": 1}, {"queue_name": []})]
+    garbage.append(b"x" * 50_000_000)
+    for number, payload in enumerate(garbage):
+        push(client, payload)
+        work.send(number)
+    before = client.info("stats")["total_net_output_bytes"]
+
+    worker = greenq.Worker(broker, worker_threads=32)
+    worker.start()
+    broker.join("default", timeout=PATIENCE_S * 1000)
+    worker.stop()
+
+    # Some changed bytes leave a message that can be run, or one of another actor.
+    assert [number for number in sorted(ran) if number >= 0] == list(range(len(garbage)))
+    assert counts(broker)[2] >= 110
+    assert not [record for record in caplog.records if "Consuming failed" in record.message]
+    assert client.info("stats")["total_net_output_bytes"] - before < 10_000_000
+
+
+def _with_a_byte_changed(payload, chance):
+    position = chance.randrange(len(payload))
+    return payload[:position] + chance.randbytes(1) + payload[position + 1 :]
 
 
 def test_an_id_without_a_payload_becomes_a_dead_letter_that_says_so(consumer, client, broker):
