@@ -13,9 +13,12 @@ from collections.abc import Callable
 from .clock import now_ms
 from .runtime import current
 
+#: So that a lease that ran out is seen soon after, however long leases are.
+_LONGEST_INTERVAL_S = 4.0
+
 
 class LeaseKeeper:
-    """Renews a lease three times in its length, and takes back from others as often.
+    """Renews a lease three times in its length, or every 4 seconds, and takes back as often.
 
     It takes back from others only after the lease has been held without a break for one
     full length: the first to return from a long outage, or a suspended laptop's first
@@ -23,7 +26,7 @@ class LeaseKeeper:
 
     Parameters:
       lease_ms(int): The length of a lease.
-      renew: Renews; called at once, then every third of the length. May raise.
+      renew: Renews; called at once, then each time. May raise.
       take_back_expired: Takes back what workers with a lapsed lease hold. May raise.
       end: Lets go of what the other two use; called in their thread, as the last thing.
     """
@@ -36,6 +39,7 @@ class LeaseKeeper:
         end: Callable[[], None] | None = None,
     ) -> None:
         self._lease_s = lease_ms / 1000
+        self._interval_s = min(lease_ms / 3000, _LONGEST_INTERVAL_S)
         self._renew = renew
         self._take_back_expired = take_back_expired
         self._end = end
@@ -78,5 +82,5 @@ class LeaseKeeper:
                         self._take_back_expired()
                     except Exception:
                         held_since = None
-            if self._running.acquire(True, self._lease_s / 3):
+            if self._running.acquire(True, self._interval_s):
                 return

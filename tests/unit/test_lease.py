@@ -7,6 +7,7 @@ import time
 
 import greenq.lease
 from greenq.lease import LeaseKeeper
+from greenq.runtime import current
 from tests.support.waiting import PATIENCE_S
 
 LEASE_MS = 300
@@ -68,3 +69,26 @@ def test_an_outage_gives_the_others_a_lease_to_renew():
     assert taken_back.wait(PATIENCE_S)
     assert time.monotonic() - back >= LEASE_MS / 1000
     keeper.stop()
+
+
+def test_leases_of_any_length_are_looked_after_every_few_seconds(monkeypatch):
+    waits, waited = [], threading.Event()
+
+    class Lock:
+        """Says that nobody stopped the keeper, until it has waited twice."""
+
+        def acquire(self, blocking=True, timeout=-1):
+            if timeout != -1:
+                waits.append(timeout)
+            return len(waits) == 2 and (waited.set() or True)
+
+        def locked(self):
+            return False
+
+    monkeypatch.setattr(type(current()), "native_lock", lambda self: Lock())
+    for lease_ms in (60_000, 900):
+        waits.clear()
+        waited.clear()
+        LeaseKeeper(lease_ms, lambda: None, lambda: None)
+        assert waited.wait(PATIENCE_S)
+        assert waits == [min(4, lease_ms / 3000)] * 2

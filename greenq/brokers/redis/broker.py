@@ -45,7 +45,7 @@ class RedisBroker(Broker):
       middleware(list[Middleware]): Default: ``default_middleware``.
       namespace(str): The first part of all keys. Default: "greenq".
       maintenance_chance(int): Accepted and of no meaning: maintenance is done on a timer,
-        three times in a heartbeat_timeout, never by chance.
+        every few seconds, never by chance.
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
         stopped, are given to others. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Default: 7 days.

@@ -172,10 +172,16 @@ class Membership:
         return losses
 
     def leave(self) -> None:
-        """Stop renewing."""
+        """Stop renewing, and end all waits."""
         self._is_left = True
         if self._keeper is not None:
             self._keeper.stop()
+        self._end_waits()
+
+    def _end_waits(self) -> None:
+        for lease in list(self._leases_by_queue.values()):
+            for wait in list(lease.waits):
+                wait.interrupt()
 
     # -- in the keeper's native thread
 
@@ -187,9 +193,7 @@ class Membership:
         except ConnectionError:
             # A wait on a connection that has gone silent would notice after half a minute, and
             # what arrives on the server meanwhile would stay there.
-            for lease in list(self._leases_by_queue.values()):
-                for wait in list(lease.waits):
-                    wait.interrupt()
+            self._end_waits()
             raise
 
     def _renew_all(self) -> None:
