@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .message import Message
 from .names import canonical_queue_name
 from .verdict import Action, Verdict
+
+if TYPE_CHECKING:
+    from .failures import Failure
 
 
 class Consumer:
@@ -168,6 +171,7 @@ class MessageProxy:
     # for every message.
     failed: bool = False
     _exception: BaseException | None = None
+    _failure: Failure | None = None
     _released: int | None = None
     _follow_ups: list[tuple[Message[Any], int | None]] | None = None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..backoff import LONGEST_BACKOFF_MS, backoff_ms
 from ..clock import now_ms
-from ..errors import RateLimitExceeded, Retry, Shutdown, describe
+from ..errors import Retry, Shutdown, describe
+from ..failures import note_failure, traceback_of
 from ..logging import get_logger
 from .middleware import Middleware
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_RETRIES = 20
 DEFAULT_MIN_BACKOFF_MS = 15_000
-_TRACEBACK_FRAMES = 30
 
 RetryWhen = Callable[[int, BaseException], bool]
 
@@ -94,7 +92,9 @@ class Retries(Middleware):
             return
 
         failures = inner.options.get("retries", 0)
-        inner.options.update(retries=failures + 1, traceback=_traceback(exception), requeue_timestamp=now_ms())
+        traceback = traceback_of(exception)
+        note_failure(message, exception, traceback)
+        inner.options.update(retries=failures + 1, traceback=traceback, requeue_timestamp=now_ms())
         try:
             is_exhausted = self._is_exhausted(failures, exception, inner, actor)
             delay_ms = 0 if is_exhausted else self._delay_ms(failures, exception, inner, actor)
@@ -158,17 +158,3 @@ def expected_exceptions(message: Message[Any], actor: Actor[Any, Any]) -> tuple[
     classes = throws if isinstance(throws, (tuple, list, set, frozenset)) else (throws,)
     # A message option that came as JSON cannot hold a class; it is ignored.
     return tuple(each for each in classes if isinstance(each, type) and issubclass(each, BaseException))
-
-
-def _traceback(exception: BaseException) -> str:
-    if isinstance(exception, RateLimitExceeded):
-        return describe(exception)
-    frames = exception.__traceback__
-    # Our own frames, between the slot and the actor, tell nobody anything.
-    while frames is not None and frames.tb_next is not None and _is_ours(frames):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(exception), exception, frames, limit=_TRACEBACK_FRAMES))
-
-
-def _is_ours(frame: TracebackType) -> bool:
-    return str(frame.tb_frame.f_globals.get("__name__", "")).startswith("greenq.")

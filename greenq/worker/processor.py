@@ -27,6 +27,7 @@ from ..errors import (
     TimeLimitExceeded,
     describe,
 )
+from ..failures import drop_notes, keep_failure, note_failure
 from ..logging import get_logger
 from ..message import Message
 from ..middleware.retries import expected_exceptions
@@ -184,6 +185,8 @@ class Processor:
         """The verdict on a message, with what follows from it. May switch: hooks run here."""
         if message._is_interrupted:
             return Verdict(Action.REQUEUE, message)
+        if message._exception is not None and (message.failed or message._released is not None):
+            note_failure(message, message._exception)
         try:
             follow_ups = self._follow_ups(message, writes_follow_ups)
         except Exception as error:
@@ -208,6 +211,7 @@ class Processor:
     def _follow_ups(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope] | None:
         wanted: list[tuple[Message[Any], int | None]] = []
         if message._released is not None and not message.failed:
+            keep_failure(message)
             wanted.append((without_eta(message._message), message._released))
         if message._follow_ups:
             wanted += message._follow_ups
@@ -229,13 +233,12 @@ class Processor:
         return envelopes
 
     def _prepare(self, message: Message[Any], delay: int | None) -> Envelope:
-        try:
-            return self._broker.prepare(message, delay=delay)
-        except MessageTooLarge:
-            # A traceback can push a message over the limit that it was sent under.
-            if message.options.pop("traceback", None) is None:
-                raise
-            return self._broker.prepare(message, delay=delay)
+        while True:
+            try:
+                return self._broker.prepare(message, delay=delay)
+            except MessageTooLarge:
+                if not drop_notes(message.options):
+                    raise
 
 
 class Outcome:

@@ -28,7 +28,10 @@ ROOMS = {
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
     "words": {"runtime", "greenlets", "threads", "lease"},
-    "domain": {"message", "actor", "generic", "composition", "consumer", "broker", "default_broker", "inspection"},
+    "domain": {
+        *("message", "actor", "generic", "composition", "consumer", "broker", "default_broker"),
+        *("failures", "inspection"),
+    },
     "plug-ins": {"brokers", "middleware", "results", "rate_limits"},
     "runtime": {"worker"},
     "doors": {"__main__", "cli", "dashboard", "supervisor"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
 from ...errors import ConnectionClosed, DecodeError
+from ...failures import dead_payload
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...runtime import current
@@ -395,10 +396,6 @@ def _text(reason: str) -> bytes:
 
 
 def _payload_now(message: MessageProxy) -> bytes:
-    """The message with what was noted on it since, such as a traceback; "=" for as it is stored."""
-    if isinstance(message, Undecodable):
-        return b"="
-    try:
-        return b"+" + message._message.encode()
-    except Exception:  # what was noted does not fit; better without it than not at all
-        return b"="
+    """What the dead letter holds; "=" for the message as it is stored."""
+    payload = dead_payload(message)
+    return b"=" if payload is None else b"+" + payload

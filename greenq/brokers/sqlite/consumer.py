@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
 from ...errors import DecodeError
+from ...failures import dead_payload
 from ...message import Message
 from ...runtime import current
 from ...verdict import Action, Verdict
@@ -188,7 +189,7 @@ class SqliteConsumer(BatchConsumer):
             removed.append(row_id)
             if verdict.action is Action.NACK:
                 reason = verdict.reason or verdict.message.reason
-                dead.append((row_id, reason and text(reason), _payload_now(verdict.message)))
+                dead.append((row_id, reason and text(reason), dead_payload(verdict.message)))
             if verdict.follow_ups:
                 follow_ups[row_id] = [row(each) for each in verdict.follow_ups]
         return Settle(holder, removed, returned, dead, follow_ups, self.queue_name)
@@ -196,13 +197,3 @@ class SqliteConsumer(BatchConsumer):
     def close(self) -> None:
         """End a wait. What is still reserved stays so until it is settled, or the broker is closed."""
         self.wake()
-
-
-def _payload_now(message: MessageProxy) -> bytes | None:
-    """The message with what was noted on it since, such as a traceback; None for as it is stored."""
-    if isinstance(message, Undecodable):
-        return None
-    try:
-        return message._message.encode()
-    except Exception:  # what was noted does not fit; better without it than not at all
-        return None
