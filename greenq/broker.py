@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .clock import now_ms
 from .consumer import Consumer, MessageProxy, read_eta
 from .errors import ActorNotFound, ConnectionError, ConnectionFailed, EnqueueManyFailed, MiddlewareError
+from .inspection import DeadLetters, QueueCounts
 from .logging import get_logger
 from .message import Message
 from .names import canonical_queue_name, delay_queue_name
@@ -401,6 +402,27 @@ class Broker:
         """Close connections and end what runs in the background."""
 
     # -- for tests and operators
+
+    def queue_counts(self, queue_name: str) -> QueueCounts:
+        """How many messages of a queue are ready, reserved, delayed and dead.
+
+        Parameters:
+          queue_name(str): The queue.
+
+        Raises:
+          ConnectionError: The broker is away.
+
+        May switch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not count messages.")
+
+    def dead_letters_of(self, queue_name: str) -> DeadLetters:
+        """The dead letters of a queue: to look at, to send back, to delete. See inspection.py.
+
+        Parameters:
+          queue_name(str): The queue. Nothing is asked of the broker yet.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not show its dead letters.")
 
     def flush(self, queue_name: str) -> None:
         """Drop all messages of a queue: waiting, delayed and dead ones."""

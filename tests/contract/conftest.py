@@ -23,9 +23,14 @@ def broker(case, tmp_path):
 
 
 @pytest.fixture
-def dead(case, broker):
-    """The dead letters of a queue."""
-    return lambda queue_name="default": case.dead(broker, queue_name)
+def dead(broker):
+    """Reads the dead letters of a queue, oldest first, as (message or payload, reason)."""
+
+    def dead(queue_name="default"):
+        letters = broker.dead_letters_of(queue_name).each(oldest_first=True)
+        return [(letter.message or letter.payload, letter.reason) for letter in letters]
+
+    return dead
 
 
 @pytest.fixture

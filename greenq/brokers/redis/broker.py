@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...broker import Broker
 from ...errors import ConnectionFailed, QueueJoinTimeout, QueueNotFound
+from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Envelope
 from .attachment import Attachment
 from .connection import Link, check_client, is_cluster, make_client, where
 from .consumer import RedisConsumer, store
+from .dead_letters import RedisDeadLetters
 from .keys import Layout
 from .scripts import COUNT, FLUSH
 
@@ -48,7 +50,8 @@ class RedisBroker(Broker):
         every few seconds, never by chance.
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
         stopped, are given to others. Default: 15 seconds.
-      dead_message_ttl(int): Milliseconds for which dead letters are kept. Default: 7 days.
+      dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
+        older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
       requeue_deadline(int): Accepted and of no meaning: what a stopping worker returns is
         written until the time to stop is over.
       requeue_interval(int): Accepted and of no meaning: so is this.
@@ -75,7 +78,7 @@ class RedisBroker(Broker):
         namespace: str = "greenq",
         maintenance_chance: int = 1000,
         heartbeat_timeout: int = 15_000,
-        dead_message_ttl: int = 604_800_000,
+        dead_message_ttl: int | None = None,
         requeue_deadline: int | None = None,
         requeue_interval: int | None = None,
         client: Any = None,
@@ -91,7 +94,7 @@ class RedisBroker(Broker):
         self.namespace = namespace
         self.maintenance_chance = maintenance_chance
         self.heartbeat_timeout = heartbeat_timeout
-        self.dead_message_ttl = dead_message_ttl
+        self.dead_message_ttl = dead_message_ttl_ms(dead_message_ttl)
         self.requeue_deadline = requeue_deadline
         self.requeue_interval = requeue_interval
         self.layout = Layout(namespace, is_cluster=is_cluster(self.client))
@@ -135,7 +138,7 @@ class RedisBroker(Broker):
           ConnectionFailed: The server cannot be reached, or is too old.
         """
         if is_cluster(self.client):
-            self._attach().links.call(COUNT, _count_keys(self, "default"), [])
+            self._attach().links.call(COUNT, self._count_keys("default"), [])
             return
         link = Link(self.client)
         try:
@@ -220,7 +223,7 @@ class RedisBroker(Broker):
         """Drop all messages of a queue, but for those that other processes are running. May switch."""
         attachment = self._attach()
         of = self.layout.of(canonical_queue_name(queue_name))
-        keys = [*of.place, of.deliveries, of.workers, of.dead, of.dead_messages, of.dead_reasons]
+        keys = [*of.place, of.deliveries, of.workers, *of.dead_letters]
         attachment.links.call(FLUSH, keys, [attachment.membership.worker_id])
 
     def flush_all(self) -> None:
@@ -258,11 +261,28 @@ class RedisBroker(Broker):
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
-        keys = _count_keys(self, canonical_queue_name(queue_name))
-        waiting, delayed, dead = self._attach().links.call(COUNT, keys, [])
-        return waiting, delayed, dead
+        ready, reserved, delayed, dead = self.queue_counts(queue_name)
+        return ready + (reserved or 0), delayed, dead
+
+    def queue_counts(self, queue_name: str) -> QueueCounts:
+        """How many messages of a queue are ready, reserved, delayed and dead. May switch."""
+        keys = self._count_keys(canonical_queue_name(queue_name))
+        ready, reserved, delayed, dead, _ = self._attach().links.call(COUNT, keys, [])
+        return QueueCounts(ready, reserved, delayed, dead)
+
+    def dead_letters_of(self, queue_name: str) -> RedisDeadLetters:
+        """The dead letters of a queue; see Broker.
+
+        Raises:
+          ValueError: No queue can have this name.
+        """
+        return RedisDeadLetters(self, queue_name)
 
     # -- the server
+
+    def _count_keys(self, queue_name: str) -> list[str]:
+        of = self.layout.of(queue_name)
+        return [of.ready, of.priorities, of.delayed, of.workers, of.dead]
 
     def _attach(self) -> Attachment:
         attachment = self._attachment
@@ -281,11 +301,6 @@ class RedisBroker(Broker):
         self._attachment = None
         if attachment is not None:
             _left_to_the_parent.append(attachment)
-
-
-def _count_keys(broker: RedisBroker, queue_name: str) -> list[str]:
-    of = broker.layout.of(queue_name)
-    return [of.ready, of.priorities, of.delayed, of.workers, of.dead]
 
 
 def _info(answer: bytes) -> dict[str, str]:

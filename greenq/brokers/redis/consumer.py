@@ -292,7 +292,7 @@ class RedisConsumer(BatchConsumer):
         of = self._keys
         keys: list[str] = [
             *of.place,
-            *(of.held(holder), of.deliveries, of.dead, of.dead_messages, of.dead_reasons, of.workers),
+            *(of.held(holder), of.deliveries, *of.dead_letters, of.workers),
         ]
         args: list[Any] = [
             holder,

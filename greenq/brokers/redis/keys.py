@@ -11,6 +11,7 @@
     greenq:default~dead             sorted set: ids by the time (ms) at which they died
     greenq:default~dead.msgs        hash: id -> payload of the dead
     greenq:default~dead.reasons     hash: id -> why
+    greenq:default~dead.deliveries  hash: id -> how often it was taken back, of those that were
 
 The first two are for programs in other languages as well, see docs/wire-format.md. The
 others have a "~", which no queue's name can have. On a cluster the first part stands in
@@ -22,12 +23,14 @@ written a second time, after its answer was lost, never meets the message's next
 
     3f9a1c2b44e0~0000002a           12 digits of its process, "~", the number in the process
     3f9a1c2b44e0~0000002b!-5        the same with priority -5; without one it is 0
+    x3f9a1c2b44e0~0000002b          of a message with somebody else's id, sent back from the dead letters
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 import secrets
 
 from ...names import check_queue_name
@@ -45,8 +48,8 @@ class QueueKeys:
     """
 
     __slots__ = (
-        *("base", "dead", "dead_messages", "dead_reasons", "delayed", "deliveries", "messages", "place"),
-        *("priorities", "ready", "workers"),
+        *("base", "dead", "dead_deliveries", "dead_letters", "dead_messages", "dead_reasons", "delayed"),
+        *("deliveries", "messages", "place", "priorities", "ready", "workers"),
     )
 
     def __init__(self, base: str) -> None:
@@ -60,6 +63,9 @@ class QueueKeys:
         self.dead = base + "~dead"
         self.dead_messages = base + "~dead.msgs"
         self.dead_reasons = base + "~dead.reasons"
+        self.dead_deliveries = base + "~dead.deliveries"
+        #: All there is of dead letters.
+        self.dead_letters = (self.dead, self.dead_messages, self.dead_reasons, self.dead_deliveries)
         #: What it takes to store a message.
         self.place = (self.ready, self.messages, self.priorities, self.delayed)
 
@@ -123,6 +129,19 @@ def new_id(priority: int) -> str:
     """An id that was never used before, for a message of this priority."""
     number = f"{_ids.prefix}{next(_ids.numbers):08x}"
     return f"{number}!{priority}" if priority else number
+
+
+#: As the scripts read it: priority_of() in shared.lua.
+_PRIORITY = re.compile(rb"!-?[0-9]+$")
+#: Where a "~" says that an id is one of ours, and its payload was measured when it was enqueued.
+_MARK = slice(12, 13)
+
+
+def next_id(id: bytes) -> str:
+    """A new id for a message that had this one: with the same priority."""
+    found = _PRIORITY.search(id)
+    number = new_id(0) + (found[0].decode() if found else "")
+    return number if id[_MARK] == b"~" else "x" + number
 
 
 def _start_anew() -> None:

@@ -224,6 +224,7 @@ class Membership:
                 return
             of = self._layout.of(queue_name)
             self._own.call(TAKE_BACK, [of.ready, of.priorities, of.deliveries, of.workers], ["", 1])
-            keys = [of.dead, of.dead_messages, of.dead_reasons]
-            while self._own.call(PURGE, keys, [self._dead_message_ttl_ms, _PURGED_AT_ONCE]) == _PURGED_AT_ONCE:
+            while (
+                self._own.call(PURGE, of.dead_letters, [self._dead_message_ttl_ms, _PURGED_AT_ONCE]) == _PURGED_AT_ONCE
+            ):
                 pass

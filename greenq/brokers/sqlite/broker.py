@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...broker import Broker
 from ...errors import QueueJoinTimeout, QueueNotFound
+from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Envelope
 from .attachment import Attachment
 from .consumer import SqliteConsumer
+from .dead_letters import SqliteDeadLetters
 from .operations import Count, Flush, TakeBack, Write, row
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class SqliteBroker(Broker):
         at half the speed. Default: "NORMAL".
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
         stopped, are given to others. Default: 15 seconds.
-      dead_message_ttl(int): Milliseconds for which dead letters are kept. Default: 7 days.
+      dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
+        older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
     """
 
     holds_delays: ClassVar[bool] = True
@@ -52,7 +55,7 @@ class SqliteBroker(Broker):
         middleware: list[Middleware] | None = None,
         synchronous: str = "NORMAL",
         heartbeat_timeout: int = 15_000,
-        dead_message_ttl: int = 604_800_000,
+        dead_message_ttl: int | None = None,
     ) -> None:
         super().__init__(middleware)
         if synchronous not in ("NORMAL", "FULL"):
@@ -62,7 +65,7 @@ class SqliteBroker(Broker):
         self.path = os.path.abspath(os.fspath(path))
         self.lease_ms = heartbeat_timeout
         self._synchronous = synchronous
-        self._dead_message_ttl_ms = dead_message_ttl
+        self.dead_message_ttl = dead_message_ttl_ms(dead_message_ttl)
         self._guard = current().native_lock()
         self._attachment: Attachment | None = None
         _brokers.add(self)
@@ -190,8 +193,17 @@ class SqliteBroker(Broker):
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
-        counts: tuple[int, int, int] = self._attach().store.do(Count(canonical_queue_name(queue_name)))
+        ready, reserved, delayed, dead = self.queue_counts(queue_name)
+        return ready + (reserved or 0), delayed, dead
+
+    def queue_counts(self, queue_name: str) -> QueueCounts:
+        """How many messages of a queue are ready, reserved, delayed and dead. May switch."""
+        counts: QueueCounts = self._attach().store.do(Count(canonical_queue_name(queue_name)))
         return counts
+
+    def dead_letters_of(self, queue_name: str) -> SqliteDeadLetters:
+        """The dead letters of a queue; see Broker."""
+        return SqliteDeadLetters(self, queue_name)
 
     # -- the file
 
@@ -201,7 +213,7 @@ class SqliteBroker(Broker):
             with self._guard:
                 attachment = self._attachment
                 if attachment is None:
-                    attachment = Attachment(self.path, self._synchronous, self.lease_ms, self._dead_message_ttl_ms)
+                    attachment = Attachment(self.path, self._synchronous, self.lease_ms, self.dead_message_ttl)
                     self._attachment = attachment
         return attachment
 

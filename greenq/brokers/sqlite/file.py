@@ -21,7 +21,9 @@ from .contention import while_locked
 
 #: Says in the file's header whose it is: "grnq".
 APPLICATION_ID = 0x67726E71
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What brings a file of each version, 0 for an empty one, to the present one.
+_STEPS = {0: ["schema.sql"], 1: ["upgrade_1_to_2.sql"]}
 #: STRICT tables came with it.
 OLDEST_SQLITE = (3, 37, 0)
 
@@ -173,7 +175,7 @@ class File:
         # would look like somebody else's.
         connection.execute("BEGIN")
         try:
-            is_new = self._is_new(connection)
+            version = self._version(connection)
         finally:
             connection.execute("ROLLBACK")
         # Cannot be done in a transaction. Until the tables are there, others may do it, too.
@@ -187,13 +189,15 @@ class File:
         # Pages. Copying the log into the file four times less often than by default took 5 %
         # off the time of a claimed and settled message.
         connection.execute("PRAGMA wal_autocheckpoint=4000").fetchone()
-        if not is_new:
+        if version == SCHEMA_VERSION:
             return
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if self._is_new(connection):
-                for statement in _schema():
-                    connection.execute(statement)
+            version = self._version(connection)
+            if version != SCHEMA_VERSION:
+                for script in _STEPS[version]:
+                    for statement in _statements(script):
+                        connection.execute(statement)
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
@@ -202,24 +206,25 @@ class File:
                 connection.execute("ROLLBACK")
             raise
 
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file is still empty; refuses one that is somebody else's."""
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """The version of the file, 0 while it is empty; refuses one that is somebody else's."""
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if owner == 0 and version == 0 and not tables:
-            return True
+            return 0
         if owner != APPLICATION_ID or not {"messages", "dead_letters", "workers"} <= tables:
             raise ConnectionFailed(
                 f"{self.path} is a database of another program; it was left as it is. Give a path of its own to greenq."
             )
-        if version != SCHEMA_VERSION:
+        version = int(version)
+        if version != SCHEMA_VERSION and not (version and version in _STEPS):
             raise ConnectionFailed(
                 f"{self.path} was made by {'a newer' if version > SCHEMA_VERSION else 'another'} version of greenq "
                 f"(its format is {version}, this version knows {SCHEMA_VERSION}); it was left as it is. Run that "
                 "version, or give another path."
             )
-        return False
+        return version
 
 
 # SQLite has locks of its own. A child that was forked while another thread held one of them
@@ -270,10 +275,15 @@ def explain(error: BaseException, path: str) -> str:
     return f"{path} could not be read or written: {text}. Check its file system and the system's log."
 
 
-def _schema() -> list[str]:
-    text = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-    lines = [line.split("--")[0] for line in text.splitlines()]
-    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+def _statements(script: str) -> list[str]:
+    text = resources.files(__package__).joinpath(script).read_text("utf-8")
+    statements = [""]
+    for part in "\n".join(line.split("--")[0] for line in text.splitlines()).split(";"):
+        statements[-1] += part + ";"
+        # A trigger has semicolons inside.
+        if sqlite3.complete_statement(statements[-1]):
+            statements.append("")
+    return [statement.strip() for statement in statements if statement.strip(" \n;")]
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ connection of its own each time: it never waits for the store, nor the store for
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ from .file import File
 from .operations import PURGE_DEAD_LETTERS, RENEW, TAKE_BACK_EXPIRED, UNREGISTER_EXPIRED, register
 
 R = TypeVar("R")
+
+#: How many dead letters one transaction drops, at most.
+_PURGED_AT_ONCE = 1000
 
 
 class Membership:
@@ -99,10 +103,21 @@ class Membership:
             now = now_ms()
             connection.execute(TAKE_BACK_EXPIRED, (now,))
             connection.execute(UNREGISTER_EXPIRED, (now,))
-            connection.execute(PURGE_DEAD_LETTERS, (now - self._dead_message_ttl_ms,))
 
         if not self._is_left:
             self._transact(take_back)
+            self._purge()
+
+    def _purge(self) -> None:
+        # What is left after that has its turn at the next renewal, which must not be late.
+        deadline = time.monotonic() + self.lease_ms / 6000
+        before = now_ms() - self._dead_message_ttl_ms
+
+        def purge(connection: sqlite3.Connection) -> int:
+            return connection.execute(PURGE_DEAD_LETTERS, (before, _PURGED_AT_ONCE)).rowcount
+
+        while not self._is_left and self._transact(purge) == _PURGED_AT_ONCE and time.monotonic() < deadline:
+            pass
 
     def _transact(self, run: Callable[[sqlite3.Connection], R]) -> R:
         connection = self._file.open()

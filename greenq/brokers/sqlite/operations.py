@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ...clock import now_ms
+from ...inspection import QueueCounts
 from ...message import MAX_MESSAGE_BYTES
 from ...verdict import Envelope
 
@@ -63,8 +64,8 @@ UPDATE messages SET state = 0, holder = NULL WHERE holder = ? AND id IN (SELECT 
 """
 HELD = "SELECT json_group_array(id) FROM messages WHERE holder = ? AND id IN (SELECT value FROM json_each(?))"
 BURY = """
-INSERT INTO dead_letters (queue, died_at, reason, deliveries, message_id, payload)
-SELECT queue, ?, ?, deliveries, message_id, coalesce(?, payload) FROM messages WHERE holder = ? AND id = ?
+INSERT INTO dead_letters (queue, priority, died_at, reason, deliveries, message_id, payload)
+SELECT queue, priority, ?, ?, deliveries, message_id, coalesce(?, payload) FROM messages WHERE holder = ? AND id = ?
 """
 
 REGISTER = "INSERT INTO workers (pid, host, lease_until) VALUES (?, ?, ?)"
@@ -80,16 +81,19 @@ UPDATE messages SET state = 0, holder = NULL, deliveries = deliveries + 1
 WHERE state = 2 AND holder NOT IN (SELECT id FROM workers WHERE lease_until >= ?)
 """
 UNREGISTER_EXPIRED = "DELETE FROM workers WHERE lease_until < ?"
-PURGE_DEAD_LETTERS = "DELETE FROM dead_letters WHERE died_at < ?"
+# A bounded number, so that a million that died together do not keep the file locked.
+PURGE_DEAD_LETTERS = """
+DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE died_at < ? ORDER BY died_at LIMIT ?)
+"""
 
 FLUSH_MESSAGES = "DELETE FROM messages WHERE queue = ? AND state <> 2"
 FLUSH_RESERVED = "DELETE FROM messages WHERE queue = ? AND state = 2 AND holder = ?"
 FLUSH_DEAD_LETTERS = "DELETE FROM dead_letters WHERE queue = ?"
 COUNT = """
-SELECT (SELECT count(*) FROM messages WHERE state = 0 AND queue = :queue)
-  + (SELECT count(*) FROM messages WHERE state = 2 AND queue = :queue),
+SELECT (SELECT count(*) FROM messages WHERE state = 0 AND queue = :queue),
+  (SELECT count(*) FROM messages WHERE state = 2 AND queue = :queue),
   (SELECT count(*) FROM messages WHERE state = 1 AND queue = :queue),
-  (SELECT count(*) FROM dead_letters WHERE queue = :queue)
+  coalesce((SELECT letters FROM dead_letter_counts WHERE queue = :queue), 0)
 """
 
 _LARGEST_INTEGER = 2**63 - 1
@@ -400,7 +404,7 @@ class Flush(Operation):
 
 
 class Count(Operation):
-    """Count a queue's messages. Its result: (ready or reserved, delayed, dead)."""
+    """Count a queue's messages. Its result: QueueCounts."""
 
     __slots__ = ("_queue",)
 
@@ -410,6 +414,5 @@ class Count(Operation):
         super().__init__()
         self._queue = queue
 
-    def run(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
-        waiting, delayed, dead = connection.execute(COUNT, {"queue": self._queue}).fetchone()
-        return waiting, delayed, dead
+    def run(self, connection: sqlite3.Connection) -> QueueCounts:
+        return QueueCounts(*connection.execute(COUNT, {"queue": self._queue}).fetchone())

@@ -1,4 +1,5 @@
--- Version 1 of the file. application_id and user_version are set by file.py.
+-- Version 2 of the file. application_id and user_version are set by file.py, which brings a
+-- file of version 1 here by upgrade_1_to_2.sql.
 
 -- Every message that is not dead. The ids only grow, also over deletions: a verdict that
 -- comes twice must never meet a later message that was given the same id.
@@ -22,10 +23,12 @@ CREATE INDEX messages_ready ON messages (queue, priority, due, id) WHERE state =
 CREATE INDEX messages_delayed ON messages (queue, due, id) WHERE state = 1;
 CREATE INDEX messages_held ON messages (holder) WHERE state = 2;
 
--- Messages that failed for good, until their time to live is over.
+-- Messages that failed for good, until their time to live is over. The ids only grow, in the
+-- order of death: whoever acts on a letter never meets a later one with the same id.
 CREATE TABLE dead_letters (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   queue TEXT NOT NULL,
+  priority INTEGER NOT NULL DEFAULT 0,
   died_at INTEGER NOT NULL,      -- Unix ms
   reason TEXT,
   deliveries INTEGER NOT NULL,
@@ -35,6 +38,21 @@ CREATE TABLE dead_letters (
 
 CREATE INDEX dead_letters_by_queue ON dead_letters (queue, id);
 CREATE INDEX dead_letters_by_age ON dead_letters (died_at);
+
+-- How many there are: to count a million takes 20 ms.
+CREATE TABLE dead_letter_counts (
+  queue TEXT PRIMARY KEY,
+  letters INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER dead_letter_came AFTER INSERT ON dead_letters BEGIN
+  INSERT INTO dead_letter_counts (queue, letters) VALUES (new.queue, 1)
+  ON CONFLICT (queue) DO UPDATE SET letters = letters + 1;
+END;
+
+CREATE TRIGGER dead_letter_went AFTER DELETE ON dead_letters BEGIN
+  UPDATE dead_letter_counts SET letters = letters - 1 WHERE queue = old.queue;
+END;
 
 -- Processes that consume. An id is never given again: it fences off late verdicts.
 CREATE TABLE workers (

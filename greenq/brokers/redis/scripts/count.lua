@@ -1,7 +1,7 @@
 -- Count a queue's messages.
 --
 -- Keys: ready, priorities, delayed, workers, dead.
--- Answers three numbers: ready or held, delayed, dead.
+-- Answers five numbers: ready, held, delayed, dead, and the time in Unix ms.
 --
 -- Atomic, because a message that moves in between would be counted twice or not at all,
 -- and whoever waits for an empty queue would be told a lie.
@@ -15,7 +15,8 @@ end
 for _, priority in ipairs(redis.call('ZRANGE', priorities, 0, -1)) do
   waiting = waiting + redis.call('LLEN', ready .. '~ready.' .. priority)
 end
+local held = 0
 for _, holder in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-  waiting = waiting + redis.call('SCARD', ready .. '~held.' .. holder)
+  held = held + redis.call('SCARD', ready .. '~held.' .. holder)
 end
-return {waiting, redis.call('ZCARD', delayed), redis.call('ZCARD', dead)}
+return {waiting, held, redis.call('ZCARD', delayed), redis.call('ZCARD', dead), now_ms()}

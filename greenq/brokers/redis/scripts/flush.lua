@@ -1,7 +1,7 @@
 -- Drop all messages of a queue, but for those that other workers are running.
 --
 -- Keys: ready, messages, priorities, delayed, deliveries, workers, dead, dead messages,
---   dead reasons.
+--   dead reasons, dead deliveries.
 -- Arguments: the worker that asks, or ''.
 -- Answers nothing.
 --
@@ -28,6 +28,6 @@ end
 for _, priority in ipairs(redis.call('ZRANGE', priorities, 0, -1)) do
   redis.call('UNLINK', ready .. '~ready.' .. priority)
 end
-redis.call('UNLINK', ready, messages, priorities, delayed, deliveries, KEYS[7], KEYS[8], KEYS[9])
+redis.call('UNLINK', ready, messages, priorities, delayed, deliveries, KEYS[7], KEYS[8], KEYS[9], KEYS[10])
 call_many('HSET', messages, kept)
 return false

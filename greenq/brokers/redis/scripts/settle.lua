@@ -1,7 +1,7 @@
 -- Write what became of messages, and what follows from them.
 --
 -- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, dead,
---   dead messages, dead reasons, workers; then ready, messages, priorities, delayed of each other
+--   dead messages, dead reasons, dead deliveries, workers; then ready, messages, priorities, delayed of each other
 --   queue that something follows on.
 -- Arguments: the holder; then four lists, each with its length first:
 --   ids of those that are done
@@ -18,7 +18,7 @@
 
 local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local held, deliveries, dead, dead_messages, dead_reasons = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local workers, holder = KEYS[10], ARGV[1]
+local dead_deliveries, workers, holder = KEYS[10], KEYS[11], ARGV[1]
 
 local at = 2
 local function next_value()
@@ -67,6 +67,7 @@ if #died > 0 or #following > 0 then
   now = now_ms()
 end
 
+local has_deliveries = (#died > 0 or #done > 0) and redis.call('EXISTS', deliveries) == 1
 for position = 1, #died, 3 do
   local id, reason, payload = died[position], died[position + 1], died[position + 2]
   if not is_refused[id] then
@@ -79,6 +80,12 @@ for position = 1, #died, 3 do
       redis.call('HSET', dead_messages, id, payload)
     end
     redis.call('HSET', dead_reasons, id, reason)
+    if has_deliveries then
+      local count = redis.call('HGET', deliveries, id)
+      if count then
+        redis.call('HSET', dead_deliveries, id, count)
+      end
+    end
     redis.call('ZADD', dead, now, id)
     done[#done + 1] = id
   end
@@ -87,7 +94,7 @@ end
 if #done > 0 then
   call_many('SREM', held, done)
   call_many('HDEL', messages, done)
-  if redis.call('EXISTS', deliveries) == 1 then
+  if has_deliveries then
     call_many('HDEL', deliveries, done)
   end
 end
@@ -102,7 +109,7 @@ for position = 1, #following, 5 do
     local key = 0
     local queue = tonumber(following[position + 1])
     if queue > 0 then
-      key = 10 + 4 * (queue - 1)
+      key = 11 + 4 * (queue - 1)
     end
     place(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4],
       following[position + 2], following[position + 3], following[position + 4], now)

@@ -88,3 +88,14 @@ local function place(ready, messages, priorities, delayed, id, payload, due, now
   end
   push('RPUSH', ready, priorities, {id})
 end
+
+-- Drop dead letters, 4000 at most. Keys: dead, then the hashes. Answers how many there were.
+local function drop_dead(keys, ids)
+  if #ids == 0 then
+    return 0
+  end
+  for number = 2, #keys do
+    redis.call('HDEL', keys[number], unpack(ids))
+  end
+  return redis.call('ZREM', keys[1], unpack(ids))
+end
