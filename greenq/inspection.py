@@ -263,6 +263,10 @@ class DeadLetters(abc.ABC):
         return total
 
     # -- what a broker has to know
+    #
+    # One that cannot look without fetching (RabbitMQ) fetches a page, oldest first, and returns it
+    # before it answers; its marks say how many letters there were. It overrides the calls that
+    # act on all, to keep what it has fetched until it has acted on it.
 
     @abc.abstractmethod
     def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None) -> Page:

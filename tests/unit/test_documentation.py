@@ -1,0 +1,31 @@
+"""The examples of the documentation run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/dead-letters.md").read_text(), re.DOTALL)
+
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("QueueCounts(ready=0, reserved=0, delayed=0, dead=3)\n")
+    assert done.stdout.count("the bank is closed") >= 9  # three reasons, six failures
+    assert done.stdout.count("charged ") == 2
+    assert done.stdout.endswith("\n0\n")
