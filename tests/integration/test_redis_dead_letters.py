@@ -17,7 +17,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.brokers.redis.connection import Link
 from greenq.brokers.redis.keys import next_id
 from greenq.consumer import Undecodable
-from greenq.errors import ConnectionClosed
+from greenq.errors import ConnectionClosed, ConnectionFailed
 from greenq.message import MAX_MESSAGE_BYTES
 from tests.contract.fetching import message, nacks, names, take, take_one
 from tests.support.processes import running
@@ -260,6 +260,41 @@ def test_a_bulk_call_whose_answer_was_lost_can_be_repeated(broker, client, lette
     assert letters.count() == 70
     assert getattr(letters, call)(batch_size=10) == 70
     assert client.llen("greenq:default") == (100 if call == "send_back_all" else 0)
+
+
+@pytest.fixture
+def fill(client):
+    """Fills the server's memory until the test ends."""
+    yield lambda: client.config_set("maxmemory", 1)
+    client.config_set("maxmemory", 0)
+
+
+def test_letters_can_be_looked_at_and_deleted_on_a_full_server_and_stay_if_they_cannot_be_sent_back(
+    broker, client, letters, fill
+):
+    bury(client, numbered(10))
+    fill()
+
+    with pytest.raises(ConnectionFailed, match="refused, so nothing was stored"):
+        letters.send_back_all()
+    assert len(letters.page().letters) == 10
+    assert letters.delete(letters.page().letters[0].id) == 1
+    assert letters.delete_all() == 9
+    assert broker.queue_counts("default") == (0, 0, 0, 0)
+
+
+def test_a_full_server_refuses_what_is_enqueued_and_a_message_that_dies_stays_where_it_is(
+    broker, consumer, letters, fill
+):
+    broker.enqueue(message("a"))
+    verdicts = nacks(take(consumer))
+    fill()
+
+    with pytest.raises(ConnectionFailed, match="refused, so nothing was stored"):
+        broker.enqueue(message("b"))
+    with pytest.raises(ConnectionFailed, match="refused, so nothing was stored"):
+        consumer.complete(verdicts)
+    assert broker.queue_counts("default") == (0, 1, 0, 0)
 
 
 SEND_ALL_BACK = """

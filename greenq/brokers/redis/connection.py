@@ -154,6 +154,7 @@ _REFUSALS = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
     redis.exceptions.AskError,
+    redis.exceptions.OutOfMemoryError,  # of a script, only before its first write
 )
 #: Errors of which nobody knows what they left behind.
 _BROKEN = (
