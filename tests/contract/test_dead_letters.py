@@ -398,6 +398,24 @@ def test_of_two_operators_who_press_the_button_at_once_one_wins(broker, bury, le
     assert broker.queue_counts("default") == (200, 0, 0, 0)
 
 
+@pytest.mark.parametrize("options", [{}, {"retries": 3}], ids=["as stored", "with a fresh count"])
+@pytest.mark.parametrize("act", ["send_back", "delete"])
+def test_a_letter_that_went_after_it_was_read_is_not_sent_back(broker, bury, letters, monkeypatch, act, options):
+    bury("a", "b", **options)
+    ids = [letter.id for letter in letters.each()]
+    other, find = broker.dead_letters_of("default"), letters._find
+
+    def find_too_early(wanted):
+        found = find(wanted)
+        getattr(other, act)(ids[0])
+        return found
+
+    monkeypatch.setattr(letters, "_find", find_too_early)
+
+    assert letters.send_back(ids) == 1
+    assert broker.queue_counts("default") == (2 if act == "send_back" else 1, 0, 0, 0)
+
+
 def test_a_letter_that_dies_again_has_another_id(consumer, bury, letters):
     bury("a")
     (first,) = letters.page().letters
