@@ -378,7 +378,8 @@ class Broker:
         """Open what consuming needs, so that a worker fails at its start and not later.
 
         Raises:
-          ConnectionFailed: It cannot be opened; says what to do.
+          BrokerUnusable: It cannot be opened, and trying again would not help; says what to do.
+          ConnectionError: It cannot be opened now; says where and why.
 
         May switch.
         """

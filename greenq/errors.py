@@ -13,6 +13,7 @@
     |   |   +-- ConnectionError         also named BrokerConnectionError
     |   |       +-- ConnectionClosed    a connection broke while it was in use
     |   |       +-- ConnectionFailed    a connection could not be opened
+    |   |       |   +-- BrokerUnusable  and trying again would not help
     |   |       +-- EnqueueManyFailed   some of many messages were stored
     |   |       +-- StorageError        the embedded broker's file failed
     |   +-- ResultError
@@ -41,6 +42,7 @@ __all__ = [
     "ActorNotFound",
     "BrokerConnectionError",
     "BrokerError",
+    "BrokerUnusable",
     "ConnectionClosed",
     "ConnectionError",
     "ConnectionFailed",
@@ -145,6 +147,14 @@ class ConnectionClosed(ConnectionError):
 
 class ConnectionFailed(ConnectionError):
     """A connection could not be opened."""
+
+
+class BrokerUnusable(ConnectionFailed):
+    """A connection could not be opened, and trying again would not help.
+
+    The broker is there, but refuses this password, is too old, is something else... Somebody
+    has to change that: `greenq-worker` does not wait for it.
+    """
 
 
 class EnqueueManyFailed(ConnectionError):

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     KILLED = 1
     #: A wrong command line, or the user's modules could not be imported.
     USAGE = 2
-    #: The broker could not be reached at the start.
+    #: The broker could not be reached at the start, or cannot be used.
     UNREACHABLE = 3
     #: The pid file is in use, unreadable or unwritable.
     PID_FILE = 4

@@ -15,6 +15,7 @@ from .units import duration_ms
 
 DEFAULT_CONCURRENCY = 100
 DEFAULT_SHUTDOWN_TIMEOUT_MS = 600_000
+DEFAULT_WAIT_FOR_BROKER_MS = 30_000
 
 _DESCRIPTION = "Run the jobs of a greenq application."
 
@@ -34,7 +35,9 @@ signals:
 
 exit codes:
   0 done   1 killed by a second signal   2 wrong usage, or an import failed
-  3 broker unreachable at the start   4 pid file   5 workers died again and again
+  3 the broker could not be reached at the start, in the time of --wait-for-broker, or
+    cannot be used; once a worker was ready no outage ends the command
+  4 pid file   5 workers died again and again
   7 stopped, but unfinished messages were given back at the deadline
 """
 
@@ -54,6 +57,7 @@ class Options:
       log_file(str | None): Where the log is appended; None for standard error.
       skip_logging(bool): Whether logging is left to the application.
       worker_shutdown_timeout(int): Milliseconds that running jobs have at a stop.
+      wait_for_broker(int): Milliseconds for which a broker that is away is waited for at the start.
       verbose(int): 0 for INFO, more for DEBUG.
     """
 
@@ -67,6 +71,7 @@ class Options:
     log_file: str | None
     skip_logging: bool
     worker_shutdown_timeout: int
+    wait_for_broker: int
     verbose: int
 
 
@@ -98,6 +103,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         log_file=given.log_file,
         skip_logging=given.skip_logging,
         worker_shutdown_timeout=given.worker_shutdown_timeout,
+        wait_for_broker=given.wait_for_broker,
         verbose=given.verbose,
     )
 
@@ -148,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_duration,
         default=DEFAULT_SHUTDOWN_TIMEOUT_MS,
         help="how long running jobs may take to finish at a stop (default: 10m)",
+    )
+    add(
+        "--wait-for-broker",
+        metavar="DURATION",
+        type=_duration,
+        default=DEFAULT_WAIT_FOR_BROKER_MS,
+        help="how long to wait at the start for a broker that is away (default: 30s; 0: try once)",
     )
     add("--verbose", "-v", action="count", default=0, help="log at DEBUG (default: INFO)")
     add("--version", action="version", version=f"greenq {__version__}")

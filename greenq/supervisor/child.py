@@ -27,7 +27,7 @@ class Launch:
         descriptors on which it reads commands and writes reports.
       environment(Mapping[str, str]): Its environment variables.
       options(Mapping[str, Any]): What it is told first: ``{"command": "start", "number":
-        its place, "options": these}``.
+        its place, "patient": see Child, "options": these}``.
     """
 
     command: tuple[str, ...]
@@ -44,6 +44,8 @@ class Child:
     Parameters:
       number(int): Its place, from 1.
       launch(Launch): How it is started.
+      patient(bool): Whether it is to wait for as long as it takes for what it cannot start
+        without, and is not there: as one that replaces a worker that had it.
 
     Attributes:
       pid(int): Its process id.
@@ -60,7 +62,7 @@ class Child:
       OSError: The system has no room for another process, or for its pipes.
     """
 
-    def __init__(self, number: int, launch: Launch) -> None:
+    def __init__(self, number: int, launch: Launch, *, patient: bool) -> None:
         self.number = number
         self.ready_at: float | None = None
         self.worker_id: str | None = None
@@ -72,7 +74,7 @@ class Child:
         self.killed = False
         self._reports = Decoder()
         self._start(launch)
-        self._tell({"command": "start", "number": number, "options": dict(launch.options)})
+        self._tell({"command": "start", "number": number, "patient": patient, "options": dict(launch.options)})
 
     def _start(self, launch: Launch) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:

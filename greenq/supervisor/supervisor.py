@@ -95,6 +95,7 @@ class Supervisor:
         self._orphans: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
+        self._told_waiting = False
         self._reloading = False
         self._exit_code: ExitCode | None = None
         self._give_up_at: float | None = None
@@ -165,13 +166,14 @@ class Supervisor:
 
     def _fill(self, place: Place) -> None:
         place.restart_at = None
-        place.child = self._start(place)
+        # Who replaces a worker of a service that ran waits as its neighbours do.
+        place.child = self._start(place, patient=self._was_ready)
         if place.child is None:
             self._start_later(place, place.streak.could_not_start())
 
-    def _start(self, place: Place) -> Child | None:
+    def _start(self, place: Place, *, patient: bool) -> Child | None:
         try:
-            child = Child(place.number, self._launch)
+            child = Child(place.number, self._launch, patient=patient)
         except OSError as error:
             self.logger.error("Worker %d could not be started: %s.", place.number, error)
             return None
@@ -199,6 +201,7 @@ class Supervisor:
         if event == "ready":
             child.worker_id = report.get("worker_id")
             child.ready_at = time.monotonic()
+            self._told_waiting = False
             self._welcome(child, report)
         elif event == "worker_id":
             child.worker_id = report.get("worker_id")
@@ -206,8 +209,16 @@ class Supervisor:
             child.did_a_job = True
         elif event == "taken_back":
             child.errands.discard(report.get("worker_id", ""))
+        elif event == "waiting":
+            self._tell_waiting(child, report)
         elif event == "failed":
             child.failure = str(report.get("reason"))
+
+    def _tell_waiting(self, child: Child, report: Mapping[str, Any]) -> None:
+        # All that start now wait for the same thing: one line for all of them.
+        if not self._told_waiting and self._exit_code is None:
+            self._told_waiting = True
+            self.logger.warning("%s waits: %s", child, report.get("reason"))
 
     def _welcome(self, child: Child, facts: Mapping[str, Any]) -> None:
         if not self._was_ready:
@@ -326,7 +337,9 @@ class Supervisor:
             self.logger.info("Reloading on SIGHUP: starting new workers beside the present ones.")
         self._reloading = True
         for place in self._places:
-            place.newcomer = self._start(place)
+            # Not patient: whoever reloads wants to know how it went, and the code, or the
+            # address in it, may be wrong.
+            place.newcomer = self._start(place, patient=False)
         if not all(place.newcomer for place in self._places):
             self._reloading = False
             self._dismiss_newcomers()

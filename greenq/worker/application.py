@@ -14,6 +14,7 @@ from typing import Any
 
 from ..broker import Broker, get_broker
 from ..exit_codes import ExitCode
+from ..log_lines import without_password
 
 #: Our own part of a traceback, beside this file.
 _PROCESS_FILE = os.path.join(os.path.dirname(__file__), "process.py")
@@ -85,6 +86,12 @@ def explain(what: str, error: BaseException) -> str:
     if isinstance(error, ImportError):
         lines += ["It was looked for in:", *_indented(sys.path)]
     return "\n".join(lines)
+
+
+def sentence(error: BaseException) -> str:
+    """What an error of the broker says, as one sentence or more, without a password."""
+    text = without_password(" ".join(str(error).split()) or type(error).__name__)
+    return text if text.endswith(".") else text + "."
 
 
 def _is_ours(filename: str) -> bool:

@@ -1,7 +1,8 @@
 """What runs inside a worker process of `greenq-worker`: one Worker, from start to exit.
 
     control pipe   the supervisor's commands; its end means that the supervisor died
-    report pipe    what the supervisor is told: ready, worker_id, job_done, taken_back, failed
+    report pipe    what the supervisor is told: waiting, ready, worker_id, job_done, taken_back,
+                   failed
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
@@ -28,7 +29,8 @@ from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
 from ..runtime import current
-from .application import CannotStart, explain, find_broker, not_shared
+from . import arrival
+from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -147,6 +149,7 @@ class WorkerProcess:
         while not (commands := self._commands.feed(self._read_control())):
             pass
         self.number = commands[0]["number"]
+        self._is_patient: bool = commands[0]["patient"]
         self.options: dict[str, Any] = commands[0]["options"]
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
@@ -185,16 +188,17 @@ class WorkerProcess:
         except CannotStart:
             raise
         except errors.ConnectionError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CannotStart(ExitCode.UNREACHABLE, f"the broker cannot be reached. {reason}") from error
+            # Of the user's code. What was imported half-way cannot be imported again.
+            raise CannotStart(
+                ExitCode.UNREACHABLE, f"it could not {what}, which uses the broker. {sentence(error)}"
+            ) from error
         except BaseException as error:
             raise CannotStart(ExitCode.USAGE, explain(what, error)) from error
 
     def _start_worker(self) -> None:
-        # The worker's own consumers try for as long as it takes, which is right for an outage
-        # and wrong for a mistaken address. It also gives this process its worker id, which
-        # the supervisor should know before anything is fetched.
-        self.broker.connect()
+        # Already now, because the supervisor may die while the broker is waited for.
+        self._runtime.spawn(self._listen, name="control")
+        self._connect()
         middleware = [type(each).__name__ for each in self.broker.middleware]
         queues = self.options["queues"]
         self.worker = Worker(
@@ -205,7 +209,6 @@ class WorkerProcess:
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.start()
-        self._runtime.spawn(self._listen, name="control")
         self._worker_id = self.broker.worker_id
         self._report(
             event="ready",
@@ -218,6 +221,33 @@ class WorkerProcess:
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")
+
+    def _connect(self) -> None:
+        # The worker's own consumers try for as long as it takes, which is right for an outage
+        # and wrong for a mistaken address. It also gives this process its worker id, which
+        # the supervisor should know before anything is fetched.
+        wait_ms = None if self._is_patient else self.options["wait_for_broker"]
+        try:
+            arrival.connect(self.broker, wait_ms=wait_ms, runtime=self._runtime, tell_waiting=self._tell_waiting)
+        except errors.BrokerUnusable as error:
+            reason = f"the broker cannot be used. {sentence(error)}"
+            raise CannotStart(ExitCode.UNREACHABLE, reason) from error
+        except errors.ConnectionError as error:
+            tried = f"for {wait_ms / 1000:g} s" if wait_ms else "once"
+            raise CannotStart(
+                ExitCode.UNREACHABLE,
+                f"the broker is away. {sentence(error)} It was tried {tried}: start it, or correct its address. "
+                "--wait-for-broker says how long to wait.",
+            ) from error
+
+    def _tell_waiting(self, error: errors.ConnectionError) -> None:
+        """Have the supervisor log that the broker is waited for: once for all workers."""
+        how_long = (
+            "as long as it takes"
+            if self._is_patient
+            else f"for {self.options['wait_for_broker'] / 1000:g} s (--wait-for-broker)"
+        )
+        self._report(event="waiting", reason=f"the broker is away. {sentence(error)} Trying again {how_long}.")
 
     def tell_failure(self, failure: CannotStart) -> None:
         """Have the supervisor log why: of many workers that fail alike it logs one."""
@@ -251,6 +281,8 @@ class WorkerProcess:
                 if not data:
                     is_supervised = False
                     self.logger.warning("The supervisor has died.")
+                    if self._is_booting:
+                        exit_now(ExitCode.DONE)  # nothing is held yet
                     self._end.set()
                 for command in self._commands.feed(data):
                     self._obey(command)

@@ -161,12 +161,12 @@ def test_a_broker_in_memory_is_refused(run, folder):
     assert "Traceback" not in command.log
 
 
-def test_a_broker_that_is_unreachable_ends_the_command_with_one_line(run, folder):
+def test_a_file_that_cannot_be_made_ends_the_command_with_one_line(run, folder):
     write_module(folder, "away", APP.replace('"queue.db"', '"no/such/folder/queue.db"'))
     command = run("away", "-p", "2")
 
     assert command.exit_code() == 3
-    assert len(command.matches("cannot be reached")) == 1
+    assert len(command.matches("the broker cannot be used")) == 1
     assert "Traceback" not in command.log
 
 

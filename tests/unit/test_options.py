@@ -13,6 +13,7 @@ def test_defaults_need_nothing_but_the_broker():
 
     assert (options.broker, options.modules, options.path, options.queues) == ("app", (), (".",), None)
     assert (options.concurrency, options.worker_shutdown_timeout, options.verbose) == (100, 600_000, 0)
+    assert options.wait_for_broker == 30_000
     assert options.processes >= 1
     assert not options.skip_logging
 
@@ -39,6 +40,7 @@ def test_lists_take_several_words_and_may_be_repeated():
 def test_durations_have_units_and_options_may_be_abbreviated():
     assert parse_options(["app", "--worker-sh=30s"]).worker_shutdown_timeout == 30_000
     assert parse_options(["app", "--worker-shutdown-timeout", "600_000"]).worker_shutdown_timeout == 600_000
+    assert parse_options(["app", "--wait-for-broker", "0"]).wait_for_broker == 0
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,8 @@ def test_durations_have_units_and_options_may_be_abbreviated():
         (["app", "-p", "0"], ["--processes/-p", "'0'", "1 or more"]),
         (["app", "-c", "many"], ["--concurrency", "'many'", "1 or more"]),
         (["app", "--worker-shutdown-timeout", "soon"], ["--worker-shutdown-timeout", "'soon'", "30s"]),
+        (["app", "--wait-for-broker", "-1"], ["--wait-for-broker"]),
+        (["app", "--wait-for-broker", "long"], ["--wait-for-broker", "'long'", "30s"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
         ([":broker"], ["':broker'", "name of a module"]),
         (["app", "--no-such-option"], ["--no-such-option"]),

@@ -233,7 +233,7 @@ def test_a_file_that_may_not_be_written_is_told():
     """)
 
     assert lines[0] == "stored"
-    assert lines[1].startswith("ConnectionFailed /tmp/")
+    assert lines[1].startswith("BrokerUnusable /tmp/")
     assert "cannot be read and written by this process" in lines[1]
 
 
@@ -244,7 +244,7 @@ def test_a_directory_that_may_not_be_written_is_told():
         os.rmdir(folder)
     """)
 
-    assert lines[0].startswith("ConnectionFailed /tmp/")
+    assert lines[0].startswith("BrokerUnusable /tmp/")
     assert "cannot be created: Permission denied" in lines[0]
 
 

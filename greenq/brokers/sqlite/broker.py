@@ -95,7 +95,8 @@ class SqliteBroker(Broker):
         """Open the file, and make this process a worker, with an id and a lease. May switch.
 
         Raises:
-          ConnectionFailed: The file cannot be opened.
+          BrokerUnusable: The file is none of ours, or cannot be opened.
+          ConnectionError: The file cannot be opened now.
         """
         self._attach().join()
 

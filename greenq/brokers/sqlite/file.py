@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
-from ...errors import ConnectionFailed, StorageError
+from ...errors import BrokerUnusable, ConnectionFailed, StorageError
 from ...runtime import current
 from .contention import while_locked
 
@@ -62,11 +62,12 @@ class File:
         The connection may only be used by the thread that asked for it.
 
         Raises:
-          ConnectionFailed: It cannot be used; says why.
+          BrokerUnusable: It cannot be used; says why.
+          ConnectionFailed: It cannot be used now; says why.
           StorageError: It is no longer the file that was opened before.
         """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"SQLite {sqlite3.sqlite_version} is too old for {self.path}: greenq needs "
                 f"{'.'.join(map(str, OLDEST_SQLITE))} or later. Use a newer Python or system library."
             )
@@ -82,7 +83,7 @@ class File:
                 raise ConnectionFailed(f"{self.path} was replaced while it was opened. Try again.")
         except sqlite3.Error as error:
             self.close(connection)
-            raise ConnectionFailed(explain(error, self.path)) from error
+            raise _failed(error, self.path) from error
         except BaseException:
             self.close(connection)
             raise
@@ -113,7 +114,7 @@ class File:
     def _make_sure_it_exists(self) -> None:
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} cannot be created because {folder} is not a directory. Create it, or choose another path."
             )
         _refuse_network_file_system(self.path, folder)
@@ -123,7 +124,7 @@ class File:
         except FileExistsError:
             self._refuse_what_is_no_file()
         except OSError as error:
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} cannot be created: {error.strerror}. Make {folder} writable for this process, "
                 "or choose another path."
             ) from error
@@ -135,15 +136,15 @@ class File:
         # connection of this process has on it.
         mode = os.lstat(self.path).st_mode
         if stat.S_ISLNK(mode):
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} is a symbolic link, and links are not followed. Give the path that it points to."
             )
         if stat.S_ISDIR(mode):
-            raise ConnectionFailed(f"{self.path} is a directory. Give the path of a file in it.")
+            raise BrokerUnusable(f"{self.path} is a directory. Give the path of a file in it.")
         if not stat.S_ISREG(mode):
-            raise ConnectionFailed(f"{self.path} is not a regular file. Give the path of one, or of none.")
+            raise BrokerUnusable(f"{self.path} is not a regular file. Give the path of one, or of none.")
         if not os.access(self.path, os.R_OK | os.W_OK):
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} cannot be read and written by this process. Change its owner or its mode, or run as "
                 "the user it belongs to."
             )
@@ -164,7 +165,7 @@ class File:
                     cached_statements=256,
                 )
         except sqlite3.Error as error:
-            raise ConnectionFailed(explain(error, self.path)) from error
+            raise _failed(error, self.path) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # Each of these may find the file locked by a process that is creating it.
@@ -181,7 +182,7 @@ class File:
         # Cannot be done in a transaction. Until the tables are there, others may do it, too.
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} cannot be used with a write-ahead log, only in mode {mode!r}: its file system has no "
                 "shared memory. Choose a path on a local disk."
             )
@@ -214,12 +215,12 @@ class File:
         if owner == 0 and version == 0 and not tables:
             return 0
         if owner != APPLICATION_ID or not {"messages", "dead_letters", "workers"} <= tables:
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} is a database of another program; it was left as it is. Give a path of its own to greenq."
             )
         version = int(version)
         if version != SCHEMA_VERSION and not (version and version in _STEPS):
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"{self.path} was made by {'a newer' if version > SCHEMA_VERSION else 'another'} version of greenq "
                 f"(its format is {version}, this version knows {SCHEMA_VERSION}); it was left as it is. Run that "
                 "version, or give another path."
@@ -246,6 +247,15 @@ def _after_a_fork() -> None:
 
 
 os.register_at_fork(before=_before_a_fork, after_in_parent=_after_a_fork, after_in_child=_after_a_fork)
+
+
+#: What SQLite says of a file that is as wrong a moment later.
+_LASTING = ("malformed", "not a database", "readonly", "unable to open")
+
+
+def _failed(error: sqlite3.Error, path: str) -> ConnectionFailed:
+    is_lasting = any(words in str(error) for words in _LASTING)
+    return (BrokerUnusable if is_lasting else ConnectionFailed)(explain(error, path))
 
 
 def explain(error: BaseException, path: str) -> str:
@@ -297,7 +307,7 @@ def _identity_of(path: str) -> tuple[int, int] | None:
 def _refuse_network_file_system(path: str, folder: str) -> None:
     kind = file_system_of(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
-        raise ConnectionFailed(
+        raise BrokerUnusable(
             f"{path} is on a network file system ({kind}), where SQLite's locks do not hold and messages would be "
             "lost. Choose a path on a local disk."
         )

@@ -1,0 +1,209 @@
+"""greenq-worker and its broker: one that is away at the start, or later, and one that refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from greenq.brokers.redis import RedisBroker
+from greenq.message import Message
+from tests.support.command import APP, Command, write_module
+from tests.support.redis_server import redis_server
+
+REDIS_APP = APP.replace(
+    "from greenq.brokers.sqlite import SqliteBroker", "from greenq.brokers.redis import RedisBroker"
+)
+REDIS_APP = REDIS_APP.replace('SqliteBroker(str(HERE / "queue.db"))', 'RedisBroker(url=os.environ["APP_REDIS"])')
+
+
+@pytest.fixture
+def server():
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def away(server):
+    """A server that is not there yet."""
+    server.stop()
+    return server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A directory with the module ``app``, whose broker is the Redis server."""
+    write_module(tmp_path, "app", REDIS_APP)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, server):
+    """Starts the command in that directory; ends all of its processes after the test."""
+    commands = []
+
+    def start(*arguments, url=server.url, **options):
+        command = Command(folder, *arguments, APP_REDIS=url, **options)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.end()
+
+
+def enqueue(server, actor_name, *args):
+    broker = RedisBroker(url=server.url)
+    try:
+        broker.declare_queue("default")
+        broker.enqueue(Message("default", actor_name, args, {}, {}))
+    finally:
+        broker.close()
+        broker.client.close()
+
+
+# -- away at the start
+
+
+def test_a_broker_that_comes_up_late_is_used_and_the_wait_is_told_once(run, away):
+    command = run("app", "-p", "3")
+    command.wait_for(r"WARNING\] Worker \d \(PID \d+\) waits: the broker is away\. .* Trying again for 30 s")
+
+    away.start()
+    command.wait_until_ready(3)
+    enqueue(away, "say", "hello")
+    command.wait_for("said hello")
+
+    assert len(command.matches("Trying again")) == 1
+    assert not command.matches("could not start")
+
+
+def test_a_broker_that_stays_away_ends_the_command_with_one_line(run, away):
+    started = time.monotonic()
+    url = f"redis://user:secret@127.0.0.1:{away.port}/0"
+    command = run("app", "-p", "3", "--wait-for-broker", "1s", url=url)
+
+    assert command.exit_code() == 3
+    assert time.monotonic() - started > 1
+    (line,) = command.matches(r"CRITICAL\] (.*)")
+    assert f"127.0.0.1:{away.port}" in line
+    assert "could not start: the broker is away" in line
+    assert "for 1 s" in line
+    assert "--wait-for-broker" in line
+    assert "secret" not in command.log
+    assert "Traceback" not in command.log
+
+
+def test_a_wait_of_zero_is_one_try(run, away):
+    command = run("app", "-p", "2", "--wait-for-broker", "0")
+
+    assert command.exit_code() == 3
+    assert len(command.matches("It was tried once")) == 1
+    assert not command.matches("waits: ")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whom", ["the main process", "the group"])
+def test_a_signal_ends_the_wait_at_once_and_well(run, away, signum, whom):
+    command = run("app", "-p", "2", "--wait-for-broker", "10m")
+    command.wait_for("waits: the broker is away")
+
+    (command.send if whom == "the main process" else command.send_to_all)(signum)
+
+    assert command.exit_code() == 0
+    assert not command.matches("CRITICAL|ERROR")
+
+
+def test_workers_that_wait_end_when_the_main_process_is_killed(run, away):
+    command = run("app", "-p", "2", "--wait-for-broker", "10m")
+    command.wait_for("waits: the broker is away")
+
+    command.send(signal.SIGKILL)
+
+    command.wait_for_workers()
+
+
+# -- a broker that refuses
+
+
+def test_a_file_that_is_no_database_is_not_waited_for(run, folder):
+    write_module(folder, "app", APP)
+    (folder / "queue.db").write_text("Dear diary, " * 1000)
+    command = run("app", "-p", "2", "--wait-for-broker", "10m")
+
+    assert command.exit_code() == 3
+    assert len(command.matches("the broker cannot be used. .*queue.db is not a database")) == 1
+    assert not command.matches("waits: ")
+
+
+# -- away later
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_that_dies_while_the_broker_is_away_is_replaced_by_one_that_waits(run, server, processes):
+    command = run("app", "-p", str(processes), "--wait-for-broker", "0")
+    victim = command.wait_until_ready(processes)[0]
+    server.stop()
+    command.wait_for("The broker is away", processes)
+
+    os.kill(victim, signal.SIGKILL)
+    command.wait_for(r"waits: the broker is away\. .* Trying again as long as it takes")
+    server.start()
+    command.wait_until_ready(processes + 1)
+    enqueue(server, "say", "hello")
+
+    command.wait_for("said hello")
+    assert not command.matches("could not start")
+
+
+def test_a_reload_while_the_broker_is_away_is_given_up_and_ends_nothing(run, server):
+    command = run("app", "-p", "2", "--wait-for-broker", "500ms")
+    command.wait_until_ready(2)
+    server.stop()
+    command.wait_for("The broker is away", 2)
+
+    command.send(signal.SIGHUP)
+    command.wait_for("waits: the broker is away")
+    command.wait_for(r"ERROR\] The reload was given up")
+    server.start()
+    enqueue(server, "say", "hello")
+
+    command.wait_for("said hello")
+    assert len(command.matches("could not start")) == 1
+
+
+#: A worker that becomes ready once and dies; those after it find no broker.
+UNLUCKY = """
+import os, pathlib, sys
+starts = pathlib.Path("starts")
+number = len(starts.read_text()) if starts.exists() else 0
+starts.write_text("x" * (number + 1))
+if number == 0:
+    os.write(int(sys.argv[-1]), b'{"event":"ready","worker_id":null}\\n')
+os._exit(9 if number == 0 else 3)
+"""
+SUPERVISED = f"""
+import sys
+from greenq.log_lines import configure
+from greenq.supervisor import Launch, Supervisor
+
+configure(level=10)
+launch = Launch(command=(sys.executable, "-S", "-c", {UNLUCKY!r}), environment={{}}, options={{}})
+supervisor = Supervisor(
+    launch, processes=1, stop_timeout_ms=1000, announce=lambda *_: None, restart_delays_s=(0,) * 9
+)
+sys.exit(supervisor.run())
+"""
+
+
+def test_workers_that_find_no_broker_when_they_are_started_again_are_never_given_up(run, folder):
+    command = run(program=("-c", SUPERVISED))
+
+    command.wait_for("Worker 1 is replaced at once", 20)
+    command.wait_for(r"Worker 1 \(PID \d+\) exited with code 3", 19)
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 0
+    assert not command.matches("Giving up")
