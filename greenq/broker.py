@@ -34,6 +34,9 @@ __all__ = [
     "set_broker",
 ]
 
+#: A lease is renewed three times in its length, by a thread that must get its turn in time.
+SHORTEST_LEASE_MS = 100
+
 _global_broker: Broker | None = None
 _global_broker_lock = threading.Lock()
 
@@ -89,6 +92,10 @@ class Broker:
 
     #: Whether other processes can consume what this one enqueues.
     shared: ClassVar[bool] = True
+
+    #: Milliseconds after which the messages of a process that died, or stopped, are given to
+    #: others. None where there are no leases, because the broker notices deaths itself.
+    lease_ms: int | None = None
 
     def __init__(self, middleware: list[Middleware] | None = None) -> None:
         self.logger: logging.Logger = get_logger(__name__, type(self))
@@ -384,6 +391,31 @@ class Broker:
         May switch.
         """
 
+    def set_lease(self, lease_ms: int) -> None:
+        """Give this process another lease than the one that the broker was made with.
+
+        To be called before anything is consumed. All processes that consume should have the
+        same: one with a short lease may take back from one with a long lease too early after an
+        outage.
+
+        Parameters:
+          lease_ms(int): Milliseconds, 100 or more.
+
+        Raises:
+          ValueError: It is too short, or this broker has no leases.
+          RuntimeError: Something is consumed already.
+
+        May switch.
+        """
+        if self.lease_ms is None:
+            raise ValueError(f"{type(self).__name__} has no leases: it notices by other means that a process died.")
+        lease_ms = checked_lease("lease", lease_ms)
+        if self.worker_id is not None:
+            raise RuntimeError(f"{self} is consumed already, with a lease of {self.lease_ms} ms. Set it before.")
+        if lease_ms != self.lease_ms:
+            self.lease_ms = lease_ms
+            self.close()  # what is open, because something was enqueued, has the other lease; it opens again
+
     @property
     def worker_id(self) -> str | None:
         """The id under which this process holds messages now; None if it consumes nothing."""
@@ -478,6 +510,17 @@ def _partly(
         in_doubt,
         left,
     )
+
+
+def checked_lease(name: str, lease_ms: int) -> int:
+    """The length of a lease as it was given under this name.
+
+    Raises:
+      ValueError: It is too short to be kept.
+    """
+    if lease_ms < SHORTEST_LEASE_MS:
+        raise ValueError(f"A {name} of {lease_ms} ms is too short: give {SHORTEST_LEASE_MS} or more.")
+    return lease_ms
 
 
 def _milliseconds(delay: Any) -> int:

@@ -17,6 +17,10 @@ DEFAULT_CONCURRENCY = 100
 DEFAULT_SHUTDOWN_TIMEOUT_MS = 600_000
 DEFAULT_WAIT_FOR_BROKER_MS = 30_000
 
+#: Of a lease: a shorter one is lost whenever C code keeps the interpreter for a moment, and for
+#: a longer one the messages of a dead machine would wait.
+SHORTEST_LEASE_MS, LONGEST_LEASE_MS = 1_000, 86_400_000
+
 _DESCRIPTION = "Run the jobs of a greenq application."
 
 _EPILOG = """\
@@ -58,6 +62,8 @@ class Options:
       skip_logging(bool): Whether logging is left to the application.
       worker_shutdown_timeout(int): Milliseconds that running jobs have at a stop.
       wait_for_broker(int): Milliseconds for which a broker that is away is waited for at the start.
+      lease(int | None): Milliseconds after which what a dead worker held is given to others;
+        None for what the broker was made with.
       verbose(int): 0 for INFO, more for DEBUG.
     """
 
@@ -72,6 +78,7 @@ class Options:
     skip_logging: bool
     worker_shutdown_timeout: int
     wait_for_broker: int
+    lease: int | None
     verbose: int
 
 
@@ -104,6 +111,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         skip_logging=given.skip_logging,
         worker_shutdown_timeout=given.worker_shutdown_timeout,
         wait_for_broker=given.wait_for_broker,
+        lease=given.lease,
         verbose=given.verbose,
     )
 
@@ -162,6 +170,13 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_WAIT_FOR_BROKER_MS,
         help="how long to wait at the start for a broker that is away (default: 30s; 0: try once)",
     )
+    add(
+        "--lease",
+        metavar="DURATION",
+        type=_lease,
+        help="give the messages of a worker whose machine died to others after this time (default: as the "
+        "broker was made; 15s)",
+    )
     add("--verbose", "-v", action="count", default=0, help="log at DEBUG (default: INFO)")
     add("--version", action="version", version=f"greenq {__version__}")
     return parser
@@ -199,6 +214,14 @@ def _worded(convert: Callable[[str], int]) -> Callable[[str], int]:
 
 
 _duration = _worded(duration_ms)
+
+
+@_worded
+def _lease(text: str) -> int:
+    lease_ms = duration_ms(text)
+    if not SHORTEST_LEASE_MS <= lease_ms <= LONGEST_LEASE_MS:
+        raise ValueError(f"{text!r} is {lease_ms} ms, and a lease is 1s to 24h; a plain number is milliseconds")
+    return lease_ms
 
 
 def _cpu_count() -> int:

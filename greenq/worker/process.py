@@ -198,6 +198,7 @@ class WorkerProcess:
     def _start_worker(self) -> None:
         # Already now, because the supervisor may die while the broker is waited for.
         self._runtime.spawn(self._listen, name="control")
+        self._set_lease()
         self._connect()
         middleware = [type(each).__name__ for each in self.broker.middleware]
         queues = self.options["queues"]
@@ -214,6 +215,7 @@ class WorkerProcess:
             event="ready",
             worker_id=self._worker_id,
             broker=without_password(str(self.broker)),
+            lease_ms=self.broker.lease_ms,
             queues=sorted(self.broker.get_declared_queues() if queues is None else queues),
             actors=len(self.broker.get_declared_actors()),
             middleware=middleware,
@@ -221,6 +223,15 @@ class WorkerProcess:
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")
+
+    def _set_lease(self) -> None:
+        lease_ms = self.options["lease"]
+        if lease_ms is None:
+            return
+        try:
+            self.broker.set_lease(lease_ms)
+        except (ValueError, RuntimeError) as error:
+            raise CannotStart(ExitCode.USAGE, f"--lease cannot be used here: {error}") from error
 
     def _connect(self) -> None:
         # The worker's own consumers try for as long as it takes, which is right for an outage

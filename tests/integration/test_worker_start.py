@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -207,3 +208,81 @@ def test_workers_that_find_no_broker_when_they_are_started_again_are_never_given
 
     assert command.exit_code() == 0
     assert not command.matches("Giving up")
+
+
+# -- the lease
+
+
+@pytest.fixture
+def lease_ms(server):
+    """How long the lease of the one worker still lasts, by the server's clock."""
+
+    def left():
+        client = server.client()
+        ((_, until_ms),) = client.zrange("greenq:default~workers", 0, -1, withscores=True)
+        seconds, microseconds = client.time()
+        return until_ms - seconds * 1000 - microseconds / 1000
+
+    return left
+
+
+@pytest.mark.parametrize("given", ["", ", heartbeat_timeout=60_000"])
+def test_the_lease_of_the_command_line_wins(run, folder, lease_ms, given):
+    # A broker that is in use before the worker starts has it, too.
+    source = REDIS_APP.replace('["APP_REDIS"])', f'["APP_REDIS"]{given})') + "\nsay.send('so early')\n"
+    write_module(folder, "app", source)
+    command = run("app", "-p", "1", "--lease", "2s")
+    command.wait_until_ready()
+
+    command.wait_for("said so early")
+    assert 0 < lease_ms() <= 2000
+    command.wait_for("lease +2 s")
+
+
+def test_without_an_option_the_lease_is_the_brokers(run, folder, server, lease_ms):
+    write_module(folder, "app", REDIS_APP.replace('["APP_REDIS"])', '["APP_REDIS"], heartbeat_timeout=60_000)'))
+    command = run("app", "-p", "1")
+    command.wait_until_ready()
+
+    enqueue(server, "say", "hello")
+    command.wait_for("said hello")
+    assert 15_000 < lease_ms() <= 60_000
+    command.wait_for("lease +60 s")
+
+
+def test_the_lease_of_the_command_line_holds_for_a_file(run, folder):
+    write_module(folder, "app", APP)
+    command = run("app", "-p", "1", "--lease", "2s")
+    command.wait_until_ready()
+
+    with sqlite3.connect(folder / "queue.db") as file:
+        ((until_ms,),) = file.execute("SELECT lease_until FROM workers")
+    assert 0 < until_ms - time.time() * 1000 <= 2000
+
+
+def test_what_a_machine_held_that_died_is_run_elsewhere_after_the_lease(run, server):
+    first = run("app", "-p", "1", "--lease", "1s")
+    first.wait_until_ready()
+    enqueue(server, "hold", "on")
+    (worker,) = {int(pid) for pid in first.wait_for(r"holding on in (\d+)")}
+    os.kill(first.pid, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    died = time.monotonic()
+
+    second = run("app", "-p", "1", "--lease", "1s")
+    second.wait_for("holding on in")
+
+    assert time.monotonic() - died < 10  # of 15 s, if nobody had listened
+
+
+def test_a_lease_for_a_broker_without_leases_is_refused(run, folder):
+    write_module(
+        folder,
+        "own",
+        "from greenq.broker import Broker, set_broker\nclass OwnBroker(Broker): pass\nset_broker(OwnBroker())\n",
+    )
+    command = run("own", "-p", "2", "--lease", "2s")
+
+    assert command.exit_code() == 2
+    assert len(command.matches("--lease cannot be used here: OwnBroker has no leases")) == 1
+    assert "Traceback" not in command.log

@@ -13,7 +13,7 @@ def test_defaults_need_nothing_but_the_broker():
 
     assert (options.broker, options.modules, options.path, options.queues) == ("app", (), (".",), None)
     assert (options.concurrency, options.worker_shutdown_timeout, options.verbose) == (100, 600_000, 0)
-    assert options.wait_for_broker == 30_000
+    assert (options.wait_for_broker, options.lease) == (30_000, None)
     assert options.processes >= 1
     assert not options.skip_logging
 
@@ -41,6 +41,7 @@ def test_durations_have_units_and_options_may_be_abbreviated():
     assert parse_options(["app", "--worker-sh=30s"]).worker_shutdown_timeout == 30_000
     assert parse_options(["app", "--worker-shutdown-timeout", "600_000"]).worker_shutdown_timeout == 600_000
     assert parse_options(["app", "--wait-for-broker", "0"]).wait_for_broker == 0
+    assert parse_options(["app", "--lease", "1.5s", "--wait=2m"]).lease == 1_500
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,9 @@ def test_durations_have_units_and_options_may_be_abbreviated():
         (["app", "--worker-shutdown-timeout", "soon"], ["--worker-shutdown-timeout", "'soon'", "30s"]),
         (["app", "--wait-for-broker", "-1"], ["--wait-for-broker"]),
         (["app", "--wait-for-broker", "long"], ["--wait-for-broker", "'long'", "30s"]),
+        (["app", "--lease", "30"], ["--lease", "'30' is 30 ms", "1s to 24h", "plain number is milliseconds"]),
+        (["app", "--lease", "25h"], ["--lease", "'25h'", "1s to 24h"]),
+        (["app", "--lease", "short"], ["--lease", "'short'", "30s"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
         ([":broker"], ["':broker'", "name of a module"]),
         (["app", "--no-such-option"], ["--no-such-option"]),

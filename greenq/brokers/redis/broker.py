@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...broker import Broker
+from ...broker import Broker, checked_lease
 from ...errors import ConnectionFailed, QueueJoinTimeout, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
@@ -49,7 +49,8 @@ class RedisBroker(Broker):
       maintenance_chance(int): Accepted and of no meaning: maintenance is done on a timer,
         every few seconds, never by chance.
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
-        stopped, are given to others. Default: 15 seconds.
+        stopped, are given to others: the length of its lease, which `greenq-worker --lease` also
+        sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
       requeue_deadline(int): Accepted and of no meaning: what a stopping worker returns is
@@ -85,15 +86,13 @@ class RedisBroker(Broker):
         **parameters: Any,
     ) -> None:
         super().__init__(middleware)
-        if heartbeat_timeout < 100:
-            raise ValueError(f"A heartbeat_timeout of {heartbeat_timeout} ms is too short: give 100 or more.")
         if client is not None and (url is not None or parameters):
             raise ValueError("Give a client, or what it takes to make one: not both.")
         self.client: Any = make_client(url, parameters) if client is None else client
         check_client(self.client)
         self.namespace = namespace
         self.maintenance_chance = maintenance_chance
-        self.heartbeat_timeout = heartbeat_timeout
+        self.lease_ms: int = checked_lease("heartbeat_timeout", heartbeat_timeout)
         self.dead_message_ttl = dead_message_ttl_ms(dead_message_ttl)
         self.requeue_deadline = requeue_deadline
         self.requeue_interval = requeue_interval
@@ -106,6 +105,11 @@ class RedisBroker(Broker):
         return f"{type(self).__name__}({where(self.client)}, namespace={self.namespace!r})"
 
     __repr__ = __str__
+
+    @property
+    def heartbeat_timeout(self) -> int:
+        """The length of this process's lease, in milliseconds."""
+        return self.lease_ms
 
     def _add_queue(self, queue_name: str) -> None:
         self.layout.of(queue_name)  # refuses what cannot be stored

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from ...broker import Broker
+from ...broker import Broker, checked_lease
 from ...errors import QueueJoinTimeout, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
@@ -41,7 +41,8 @@ class SqliteBroker(Broker):
         enqueued; a power failure can undo the last moments. "FULL": safe from that as well,
         at half the speed. Default: "NORMAL".
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
-        stopped, are given to others. Default: 15 seconds.
+        stopped, are given to others: the length of its lease, which `greenq-worker --lease` also
+        sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
     """
@@ -60,10 +61,8 @@ class SqliteBroker(Broker):
         super().__init__(middleware)
         if synchronous not in ("NORMAL", "FULL"):
             raise ValueError(f"synchronous is 'NORMAL' or 'FULL', not {synchronous!r}.")
-        if heartbeat_timeout < 100:
-            raise ValueError(f"A heartbeat_timeout of {heartbeat_timeout} ms is too short: give 100 or more.")
         self.path = os.path.abspath(os.fspath(path))
-        self.lease_ms = heartbeat_timeout
+        self.lease_ms: int = checked_lease("heartbeat_timeout", heartbeat_timeout)
         self._synchronous = synchronous
         self.dead_message_ttl = dead_message_ttl_ms(dead_message_ttl)
         self._guard = current().native_lock()
