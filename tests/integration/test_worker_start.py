@@ -129,6 +129,16 @@ def test_workers_that_wait_end_when_the_main_process_is_killed(run, away):
 # -- a broker that refuses
 
 
+def test_a_wrong_password_is_not_waited_for(run, server):
+    server.client().config_set("requirepass", "right")
+    command = run("app", "-p", "2", "--wait-for-broker", "10m", url=server.url.replace("//", "//:wrong@"))
+
+    assert command.exit_code() == 3
+    (line,) = command.matches(r"CRITICAL\] (.*)")
+    assert f"the broker cannot be used. Redis at 127.0.0.1:{server.port} refused" in line
+    assert not command.matches("waits: ")
+
+
 def test_a_file_that_is_no_database_is_not_waited_for(run, folder):
     write_module(folder, "app", APP)
     (folder / "queue.db").write_text("Dear diary, " * 1000)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...broker import Broker, checked_lease
-from ...errors import ConnectionFailed, QueueJoinTimeout, QueueNotFound
+from ...errors import BrokerUnusable, QueueJoinTimeout, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
@@ -139,7 +139,8 @@ class RedisBroker(Broker):
         a server that writes nothing to disk.
 
         Raises:
-          ConnectionFailed: The server cannot be reached, or is too old.
+          BrokerUnusable: The server is too old, or refuses the user or the password.
+          ConnectionFailed: The server cannot be reached.
         """
         if is_cluster(self.client):
             self._attach().links.call(COUNT, self._count_keys("default"), [])
@@ -151,7 +152,7 @@ class RedisBroker(Broker):
             link.close()
         version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdigit())
         if version < _OLDEST_SERVER:
-            raise ConnectionFailed(
+            raise BrokerUnusable(
                 f"Redis at {where(self.client)} is version {info.get('redis_version')}; greenq needs 6.2 or newer"
             )
         policy = info.get("maxmemory_policy", "noeviction")

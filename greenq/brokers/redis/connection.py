@@ -27,7 +27,7 @@ import redis.cluster
 import redis.exceptions
 import redis.retry
 
-from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
+from ...errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
 from ...runtime import Event, current
 from .scripts import Script
 
@@ -127,7 +127,8 @@ def explain(error: BaseException, address: str, *, was_sent: bool) -> Connection
     if isinstance(error, _REPLIES):
         # Of a script, older servers put the code inside a longer sentence.
         if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
-            return ConnectionFailed(f"Redis at {address} refused, so nothing was stored: {text}")
+            kind = BrokerUnusable if isinstance(error, _LASTING) else ConnectionFailed
+            return kind(f"Redis at {address} refused, so nothing was stored: {text}")
         return None
     if not isinstance(error, _BROKEN):
         return None
@@ -156,6 +157,8 @@ _REFUSALS = (
     redis.exceptions.AskError,
     redis.exceptions.OutOfMemoryError,  # of a script, only before its first write
 )
+#: Refusals that stay until somebody changes the password or the user's rights.
+_LASTING = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
 #: Errors of which nobody knows what they left behind.
 _BROKEN = (
     redis.exceptions.ConnectionError,
