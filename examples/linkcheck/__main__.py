@@ -11,6 +11,7 @@ any more, 2 for wrong arguments, 128 plus the signal's number if a signal stoppe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import urlopen
+
+from greenq.errors import ConnectionError
+from greenq.log_lines import without_password
 
 from .record import Record, Tally
 from .report import Progress, table
@@ -88,7 +92,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=positive, default=2, metavar="N", help="worker processes (default: 2)")
     parser.add_argument("--concurrency", type=positive, default=1000, metavar="N", help="jobs at once in each (1000)")
     parser.add_argument("--time-limit", type=int, default=3000, metavar="MS", help="for a page and its links (3000)")
-    parser.add_argument("--broker", metavar="URL", help="the queue (default: an SQLite file in the folder)")
+    parser.add_argument(
+        "--broker", metavar="URL", help="the queue, as in redis://127.0.0.1 (default: an SQLite file in the folder)"
+    )
     parser.add_argument("--root", type=Path, help="serve this folder instead of the standard library")
     parser.add_argument("--latency", type=latency_range, default=(50, 200), metavar="MS-MS", help="of a served page")
     options = parser.parse_args()
@@ -184,6 +190,8 @@ def queue_environment(options: argparse.Namespace, folder: Path) -> dict[str, st
     """What crawl.py wants to know, here and in the workers."""
     return {
         "GREENQ_BROKER_URL": options.broker or f"sqlite:///{quote(str(folder / 'queue.db'))}",
+        # A server may have the jobs of other crawls, with records of their own.
+        "LINKCHECK_QUEUE": f"linkcheck-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}",
         "LINKCHECK_RECORD": str(folder / "record.db"),
         "LINKCHECK_TIME_LIMIT_MS": str(options.time_limit),
     }
@@ -199,7 +207,10 @@ def send_first(record: Record, start: str, environment: dict[str, str], cleanup:
 
     cleanup.callback(crawl.broker.close)
     if not record.known([[start]])[0]:
-        record.add([crawl.send([start], found_on=None)])
+        try:
+            record.add([crawl.send([start], found_on=None)])
+        except ConnectionError as error:
+            raise CrawlFailed(f"The queue cannot be used: {error}.") from error
 
 
 def start_worker(
@@ -293,7 +304,7 @@ def report(
         "jobs a second": f"{mean_rate:,.0f} (at best {max(progress.best_rate, mean_rate):,.0f})",
         "most in flight at once": f"{saw['most_in_flight']:,} (the server's own count)" if saw else "",
         "duration": f"{progress.elapsed_s:.1f} s",
-        "queue": options.broker or str(folder / "queue.db"),
+        "queue": without_password(options.broker or str(folder / "queue.db")),
     }
     text = "\n" + table({name: value for name, value in rows.items() if value}) + "\n"
     broken = record.broken_links(SHOWN)
@@ -306,7 +317,7 @@ def report(
 
 def again(options: argparse.Namespace, folder: Path) -> str:
     """The command that goes on with this crawl."""
-    broker = f" --broker {options.broker}" if options.broker else ""
+    broker = f" --broker {without_password(options.broker)}" if options.broker else ""
     return f"examples/linkcheck/run --dir {folder}{broker}"
 
 

@@ -39,17 +39,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
-from gevent.pool import Pool
-
 import greenq
 from greenq.middleware import CurrentMessage
 
 from .group_commit import SharedRecord
 from .record import BROKEN, CHECKED, FAILED, TIMED_OUT, WAITING, Claim, Settlement
 
-QUEUE = "linkcheck"
-
 # The application's own settings, next to greenq's GREENQ_BROKER_URL.
+QUEUE = os.environ["LINKCHECK_QUEUE"]
 RECORD_FILE = Path(os.environ["LINKCHECK_RECORD"])
 TIME_LIMIT_MS = int(os.environ["LINKCHECK_TIME_LIMIT_MS"])
 
@@ -57,7 +54,7 @@ TIME_LIMIT_MS = int(os.environ["LINKCHECK_TIME_LIMIT_MS"])
 RETRIES_OF_FAILING = 5
 RETRIES_OF_HANGING = 1
 #: How many jobs are sent at once.
-SENDERS = 500
+SENT_AT_ONCE = 500
 
 broker = greenq.get_broker()
 broker.add_middleware(CurrentMessage())  # before the actors
@@ -170,14 +167,13 @@ def follow(links: Sequence[str], found_on: str, record: SharedRecord) -> None:
     new = [link for link in links if link not in known]
     # In steps, so that a page with more links than fit into the time limit gets further with
     # each try.
-    for first in range(0, len(new), SENDERS):
-        record.add(send(new[first : first + SENDERS], found_on=found_on))
+    for first in range(0, len(new), SENT_AT_ONCE):
+        record.add(send(new[first : first + SENT_AT_ONCE], found_on=found_on))
 
 
 def send(urls: Sequence[str], *, found_on: str | None) -> list[Claim]:
     """Send a job for each of these pages; tell each page's message. Switches."""
-    # Side by side, so that the broker can store many in one step.
-    messages = Pool(SENDERS).map(lambda url: check.send(url, found_on), urls)
+    messages = check.send_many([(url, found_on) for url in urls])
     return [Claim(url, message.message_id, found_on) for url, message in zip(urls, messages, strict=True)]
 
 

@@ -21,6 +21,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from tests.support.redis_server import redis_server
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60
 TIME_LIMIT_MS = 1500
@@ -113,6 +115,18 @@ def crawl(tmp_path):
 
 
 @pytest.fixture
+def server():
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["file", "redis"])
+def broker(request):
+    """Arguments that choose the broker: by its URL alone."""
+    return [] if request.param == "file" else ["--broker", request.getfixturevalue("server").url]
+
+
+@pytest.fixture
 def pages(tmp_path):
     """Reads the record: path -> (state, attempts)."""
 
@@ -186,6 +200,50 @@ def test_a_crawl_finds_every_page_once(serve, crawl, pages):
     assert "/gone.html" in output
 
 
+def test_one_url_puts_the_crawl_on_redis(serve, crawl, pages, server, tmp_path):
+    site = serve("5-20")
+
+    output = finish(crawl(site.url, "--broker", server.url))
+
+    assert_complete(site, pages, output)
+    assert fetched_too_often(site.answers(), cut=0) == {}
+    assert server.client().info("commandstats")["cmdstat_evalsha"]["calls"] > 0
+    assert not (tmp_path / "crawl" / "queue.db").exists()
+
+
+def test_crawls_on_one_server_do_not_mix(tree, serve, crawl, pages, server):
+    stopped = crawl("--root", str(tree), "--latency", "100-300", "--concurrency", "20", "--broker", server.url)
+    stopped.stdout.readline()  # it has begun
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate(timeout=LIMIT_S)
+    site = serve("5-20")
+
+    output = finish(crawl(site.url, "--dir", str(tree.parent / "other"), "--broker", server.url))
+
+    assert row(output, "pages") == str(len(site.answers()))
+
+
+def test_a_broker_that_is_away_is_told_without_a_traceback(tree, crawl, server):
+    server.stop()
+    process = crawl("--root", str(tree), "--broker", server.url)
+    output, _ = process.communicate(timeout=LIMIT_S)
+
+    assert process.returncode == 1
+    assert "The queue cannot be used: " in output
+    assert f"Redis at 127.0.0.1:{server.port} cannot be reached" in output
+    assert "Traceback" not in output
+
+
+def test_the_password_of_a_broker_is_told_nowhere(serve, crawl, server, tmp_path):
+    server.client().config_set("requirepass", "secret")
+    site = serve("5-20")
+
+    output = finish(crawl(site.url, "--broker", server.url.replace("//", "//:secret@")))
+
+    assert f"redis://:***@127.0.0.1:{server.port}" in output
+    assert "secret" not in output + (tmp_path / "crawl" / "worker.log").read_text()
+
+
 def test_failing_pages_are_retried_and_hanging_ones_given_up(serve, crawl, pages):
     site = serve("5-20")
 
@@ -211,9 +269,9 @@ def test_it_serves_a_folder_itself_and_tells_what_its_server_saw(tree, crawl):
     assert 1 < int(row(output, "most in flight at once")) <= FOLDERS * FILES
 
 
-def test_a_killed_worker_loses_no_page(serve, crawl, pages):
+def test_a_killed_worker_loses_no_page(serve, crawl, pages, broker):
     site = serve("100-300")
-    process = crawl(site.url, "--concurrency", "20")
+    process = crawl(site.url, "--concurrency", "20", *broker)
     wait_until(lambda: len(site.answers()) > 60, process)
 
     workers(process)[0].kill()
@@ -223,15 +281,15 @@ def test_a_killed_worker_loses_no_page(serve, crawl, pages):
     assert fetched_too_often(site.answers(), cut=1) == {}
 
 
-def test_a_stopped_crawl_goes_on_where_it_was(serve, crawl, pages):
+def test_a_stopped_crawl_goes_on_where_it_was(serve, crawl, pages, broker):
     site = serve("100-300")
-    process = crawl(site.url, "--concurrency", "20")
+    process = crawl(site.url, "--concurrency", "20", *broker)
     wait_until(lambda: len(site.answers()) > 60, process)
 
     process.send_signal(signal.SIGTERM)
     told, _ = process.communicate(timeout=LIMIT_S)
     before = len(site.answers())
-    output = finish(crawl(site.url))
+    output = finish(crawl(site.url, *broker))
 
     assert process.returncode == 128 + signal.SIGTERM, told
     assert "Go on with" in told
