@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from .cli.banner import banner, missing_actors
-from .cli.options import Options, parse_options
 from .exit_codes import ExitCode
-from .log_lines import configure
-from .logging import get_logger
-from .supervisor import Launch, PidFile, PidFileError, Supervisor
+
+# The other rooms are imported once signals do no harm: that takes as long again as starting
+# the interpreter.
+if TYPE_CHECKING:
+    from .cli.options import Options
+    from .supervisor import Launch
 
 # What a worker runs. It imports what this process would, from the same places; the
 # variable is taken out again so that programs started by jobs do not inherit it. The patch
@@ -45,6 +48,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
       SystemExit: The command line is wrong, or asks for help or the version only.
     """
     started_s = time.monotonic()
+    with _early_signals():
+        return _run(arguments, started_s)
+
+
+@contextmanager
+def _early_signals() -> Iterator[None]:
+    """Let signals do no harm before the supervisor takes them, nor after it has let go of them.
+
+    TERM and INT end the command with 0, because nothing has begun; HUP asks for the code that
+    is being started.
+    """
+    stops, others = (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGCHLD)
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        for each in stops:  # a second one must not break into what the first cleans up
+            signal.signal(each, _nothing)
+        raise SystemExit(ExitCode.DONE)
+
+    before = {each: signal.signal(each, end) for each in stops}
+    before |= {each: signal.signal(each, _nothing) for each in others}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _run(arguments: Sequence[str] | None, started_s: float) -> int:
+    from .cli.options import parse_options
+    from .log_lines import configure
+    from .supervisor import PidFile, PidFileError, Supervisor
+
     options = parse_options(arguments)
     with ExitStack() as held:
         try:
@@ -73,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def launch(options: Options) -> Launch:
     """How the workers for these options are started."""
+    from .supervisor import Launch
+
     return Launch(
         command=(sys.executable, "-c", _WORKER, "greenq-worker", options.broker, *options.modules),
         environment={**os.environ, "GREENQ_SYS_PATH": os.pathsep.join(sys.path)},
@@ -84,11 +125,15 @@ class _Announcer:
     """Logs the banner when the first worker is ready."""
 
     def __init__(self, options: Options, started_s: float) -> None:
+        from .logging import get_logger
+
         self._options = options
         self._started_s = started_s
         self._logger = get_logger("greenq", "MainProcess")
 
     def __call__(self, facts: Mapping[str, Any], is_first: bool) -> None:
+        from .cli.banner import banner, missing_actors
+
         if is_first:
             ready_ms = round((time.monotonic() - self._started_s) * 1000)
             for line in banner(self._options, facts, pid=os.getpid(), ready_ms=ready_ms):

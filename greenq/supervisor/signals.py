@@ -12,19 +12,20 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 #: What the supervisor acts on. Others keep what they did before.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class SignalPipe:
-    """While it is entered, the signals of HANDLED are read from ``fd``."""
+    """While it is entered, the signals of HANDLED are read from ``fd``.
+
+    After it they do nothing: the process is about to end, and its exit code is to tell how.
+    """
 
     def __init__(self) -> None:
         self.fd = -1
         self._write_fd = -1
-        self._before: dict[int, Any] = {}
         self._wakeup_before = -1
 
     def __enter__(self) -> SignalPipe:
@@ -33,14 +34,12 @@ class SignalPipe:
         os.set_blocking(self._write_fd, False)
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for signum in HANDLED:
-            self._before[signum] = signal.signal(signum, _leave_it_to_the_pipe)
+            signal.signal(signum, _leave_it_to_the_pipe)
         # Whoever started the command may have blocked them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self.fd)
         os.close(self._write_fd)

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.support.command import APP, ROOT, Command, enqueue, waiting, write_module
+from tests.support.waiting import PATIENCE_S
 
 TIMESTAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]"
 
@@ -182,6 +184,40 @@ def test_a_wrong_option_is_named_with_what_is_allowed(run):
 
     assert command.exit_code() == 2
     assert "--processes/-p: 'none' is not a whole number of 1 or more" in command.log
+
+
+def start_and_hold(run, folder):
+    """The command, held on its way: nobody reads its log yet, and no worker was started."""
+    os.mkfifo(folder / "log")
+    command = run("app", "-p", "1", "--pid-file", "greenq.pid", "--log-file", "log")
+    deadline = time.monotonic() + PATIENCE_S
+    while not ((folder / "greenq.pid").exists() and (folder / "greenq.pid").read_text()):
+        assert time.monotonic() < deadline, "it did not start"
+        time.sleep(0.01)
+    return command
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_that_comes_before_any_worker_ends_the_command_well(run, folder, signum):
+    command = start_and_hold(run, folder)
+
+    command.send(signum)
+
+    assert command.exit_code() == 0
+    assert command.log == ""
+    assert not (folder / "greenq.pid").exists()
+
+
+def test_a_reload_that_comes_before_any_worker_does_no_harm(run, folder):
+    command = start_and_hold(run, folder)
+
+    command.send(signal.SIGHUP)
+    with (folder / "log").open() as log:
+        assert any("Worker process is ready" in line for line in log)
+        command.send(signal.SIGTERM)
+        log.read()
+
+    assert command.exit_code() == 0
 
 
 # -- stop
