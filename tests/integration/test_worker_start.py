@@ -126,6 +126,16 @@ def test_workers_that_wait_end_when_the_main_process_is_killed(run, away):
     command.wait_for_workers()
 
 
+def test_a_module_that_needs_the_broker_to_be_imported_is_told_with_one_line(run, folder, away):
+    write_module(folder, "app", REDIS_APP + "\nsay.send('so early')\n")
+    command = run("app", "-p", "2")
+
+    assert command.exit_code() == 3
+    (line,) = command.matches(r"CRITICAL\] (.*)")
+    assert f"it could not import 'app', which uses the broker. Redis at 127.0.0.1:{away.port}" in line
+    assert "Traceback" not in command.log
+
+
 # -- a broker that refuses
 
 
