@@ -1,11 +1,11 @@
 """What runs in the processes that are measured: the actors, and the ways to send.
 
-A worker imports it as ``jobs:broker``; it tells road.py what it saw through a named pipe,
-one line of JSON for each thing that road.py waits for. As a program it is a producer:
+A worker imports it as ``jobs:broker``; what it sees it tells the benchmark through a pipe,
+see telling.py. As a program it is a producer:
 
-    python jobs.py one|threads|greenlets|latency COUNT
+    python jobs.py one|threads|greenlets|batches|latency|idle COUNT
 
-Times are those of the monotonic clock, which all processes of a machine share.
+The broker is the one that GREENQ_BROKER_URL names.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ import os
 import threading
 import time
 
-import greenq
-from greenq.brokers.sqlite import SqliteBroker
+from runs import percentile
+from telling import PIPE_VARIABLE, Stretch, expected, tell
 
-#: The file of the queue, and the pipe to road.py.
-PATH_VARIABLE = "GREENQ_LOADTEST_PATH"
-PIPE_VARIABLE = "GREENQ_LOADTEST_PIPE"
-#: How many jobs road.py waits for.
-COUNT_VARIABLE = "GREENQ_LOADTEST_COUNT"
+import greenq
+
+#: How many queues a worker consumes.
+QUEUES_VARIABLE = "GREENQ_LOADTEST_QUEUES"
 
 SENDERS = 50
+BATCH = 1000
 PARKED_S = 600
 LIMIT_MS = 2000
-#: Between two sends of which the latency is measured, so that the worker is idle again.
-PAUSE_S = 0.005
+#: Between two sends of which the latency is measured, so that the worker is idle again; and
+#: so that it has been idle for long.
+PAUSE_S, LONG_PAUSE_S = 0.005, 10
 
-broker = SqliteBroker(os.environ[PATH_VARIABLE])
-greenq.set_broker(broker)
+broker = greenq.get_broker()
+for _number in range(1, int(os.environ.get(QUEUES_VARIABLE, "1"))):
+    broker.declare_queue(f"queue-{_number}")
 
-_expected = int(os.environ.get(COUNT_VARIABLE, "0"))
-_started = 0
-_ended = 0
-_first_start = 0.0
-_first_cpu_s = 0.0
+_stretch = Stretch(expected)
+_parked = 0
 _late_ms: list[float] = []
 
 
 @greenq.actor
 def noop(number: int) -> None:
     """Return at once."""
-    _note_start()
-    _note_end()
+    _stretch.begin()
+    _stretch.end()
 
 
 @greenq.actor
 def nap(number: int) -> None:
     """Wait for 100 ms, as for an answer from the network."""
-    _note_start()
+    _stretch.begin()
     time.sleep(0.1)
-    _note_end()
+    _stretch.end()
 
 
 @greenq.actor(time_limit=PARKED_S * 2000)
 def park(number: int) -> None:
     """Wait until the worker is killed."""
-    _note_start()
-    if _started == _expected:
+    global _parked
+    _parked += 1
+    if _parked == expected:
         tell(all_started=time.monotonic())
     time.sleep(PARKED_S)
 
@@ -79,10 +79,13 @@ def overstay(number: int) -> None:
     try:
         time.sleep(PARKED_S)
     finally:
-        _late_ms.append((time.monotonic() - started) * 1000 - LIMIT_MS)
-        if len(_late_ms) == _expected:
-            _late_ms.sort()
-            tell(p50_ms=_late_ms[_expected // 2], p99_ms=_late_ms[_expected * 99 // 100])
+        _note_late((time.monotonic() - started) * 1000 - LIMIT_MS)
+
+
+@greenq.actor
+def be_due(eta_ms: int) -> None:
+    """Tell how late all of them began."""
+    _note_late(time.time() * 1000 - eta_ms)
 
 
 @greenq.actor
@@ -91,27 +94,10 @@ def ping(number: int) -> None:
     tell(started=time.monotonic(), pid=os.getpid())
 
 
-def _note_start() -> None:
-    global _started, _first_start, _first_cpu_s
-    if not _started:
-        _first_start, _first_cpu_s = time.monotonic(), time.process_time()
-    _started += 1
-
-
-def _note_end() -> None:
-    global _ended
-    _ended += 1
-    if _ended == _expected:
-        tell(seconds=time.monotonic() - _first_start, cpu_s=time.process_time() - _first_cpu_s)
-
-
-def tell(**what: float) -> None:
-    """Write a line to road.py."""
-    pipe = os.open(os.environ[PIPE_VARIABLE], os.O_WRONLY)
-    try:
-        os.write(pipe, json.dumps(what).encode() + b"\n")
-    finally:
-        os.close(pipe)
+def _note_late(late_ms: float) -> None:
+    _late_ms.append(late_ms)
+    if len(_late_ms) == expected:
+        tell(p50_ms=percentile(_late_ms, 50), p99_ms=percentile(_late_ms, 99), max_ms=max(_late_ms))
 
 
 # -- the producers
@@ -141,18 +127,35 @@ def send_from_many(count: int) -> dict[str, float]:
     return {"per_s": round(count / (time.monotonic() - started))}
 
 
-def send_to_idle_worker(count: int) -> dict[str, float]:
+def send_in_batches(count: int) -> dict[str, float]:
+    """Send this many messages, a thousand at a time."""
+    started = time.monotonic()
+    for start in range(0, count, BATCH):
+        noop.send_many((number,) for number in range(start, start + BATCH))
+    return {"per_s": round(count / (time.monotonic() - started))}
+
+
+def send_to_idle_worker(count: int, pause_s: float = PAUSE_S) -> dict[str, float]:
     """Send messages to a worker that has nothing else to do; how long until each starts."""
-    latencies_ms = []
+    latencies_ms, sends_ms = [], []
     with open(os.environ[PIPE_VARIABLE], "r+b", buffering=0) as pipe:
         for number in range(count):
-            time.sleep(PAUSE_S)
+            time.sleep(pause_s)
             sent = time.monotonic()
             ping.send(number)
+            sends_ms.append((time.monotonic() - sent) * 1000)
             answer = json.loads(pipe.readline())
             latencies_ms.append((answer["started"] - sent) * 1000)
-    latencies_ms.sort()
-    return {"p50_ms": round(latencies_ms[count // 2], 2), "p99_ms": round(latencies_ms[count * 99 // 100], 2)}
+    return {
+        "p50_ms": percentile(latencies_ms, 50),
+        "p99_ms": percentile(latencies_ms, 99),
+        "send_p50_ms": percentile(sends_ms, 50),
+    }
+
+
+def send_to_long_idle_worker(count: int) -> dict[str, float]:
+    """The same with 10 seconds between two."""
+    return send_to_idle_worker(count, LONG_PAUSE_S)
 
 
 def main() -> None:
@@ -161,7 +164,9 @@ def main() -> None:
         "one": send_from_one,
         "threads": send_from_many,
         "greenlets": send_from_many,
+        "batches": send_in_batches,
         "latency": send_to_idle_worker,
+        "idle": send_to_long_idle_worker,
     }
     way, count = sys.argv[1], int(sys.argv[2])
     print(json.dumps(ways[way](count)))

@@ -1,0 +1,199 @@
+"""Starts what is measured: workers and producers on a queue, and ends them with the benchmark.
+
+They run in process groups of their own, in a temporary directory, and tell what they see
+through a named pipe; see telling.py for their end of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))  # a checkout is enough, greenq need not be installed
+
+import psutil  # noqa: E402
+from runs import Figures  # noqa: E402
+from telling import COUNT_VARIABLE, PIPE_VARIABLE  # noqa: E402
+
+from greenq import Broker, Message  # noqa: E402
+from greenq.default_broker import broker_from_url  # noqa: E402
+
+#: Nothing that is waited for takes longer, on a machine however slow.
+LIMIT_S = 300
+_FILL = 1_000
+
+
+class Bench:
+    """A queue, and what is started on it.
+
+    Parameters:
+      folder(Path): Empty, and gone afterwards.
+      url(str): Of the broker. Default: the embedded one, in this folder.
+      count(int): How many jobs the workers tell of at once.
+      queues(int): How many queues the workers consume. Default: just one.
+    """
+
+    def __init__(self, folder: Path, url: str | None = None, *, count: int = 0, queues: int = 1) -> None:
+        self._folder = folder
+        self.url = url or f"sqlite:///{quote(str(folder / 'queue.db'))}"
+        pipe_path = folder / "pipe"
+        os.mkfifo(pipe_path)
+        # Open for both ways, so that neither end ever waits for the other to open it.
+        self._pipe = os.open(pipe_path, os.O_RDWR | os.O_NONBLOCK)
+        self._unread = b""
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._broker: Broker | None = None
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "GREENQ_BROKER_URL": self.url,
+            "GREENQ_LOADTEST_QUEUES": str(queues),
+            PIPE_VARIABLE: str(pipe_path),
+            COUNT_VARIABLE: str(count),
+        }
+
+    @property
+    def broker(self) -> Broker:
+        """A broker of the benchmark's own on the same queue."""
+        if self._broker is None:
+            self._broker = broker_from_url(self.url)
+            self._broker.declare_queue("default")
+        return self._broker
+
+    def fill(self, actor_name: str, count: int, *, delay: int | None = None, eta: int | None = None) -> None:
+        """Store messages for this actor, in batches.
+
+        Parameters:
+          actor_name(str): The actor. Its argument is a number, or the eta if there is one.
+          count(int): How many.
+          delay(int): Milliseconds from now before which they must not run.
+          eta(int): The time at which all are due, in Unix milliseconds.
+        """
+        options = {} if eta is None else {"eta": eta}
+        for start in range(0, count, _FILL):
+            messages: list[Message[Any]] = [
+                Message("default", actor_name, (number if eta is None else eta,), {}, dict(options))
+                for number in range(start, min(start + _FILL, count))
+            ]
+            self.broker.enqueue_many(messages, delay=delay)
+
+    def start(self, command: Sequence[str]) -> float:
+        """Start a program of the benchmark's directory; when that was."""
+        started = time.monotonic()
+        with open(self._folder / "log", "ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=HERE,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return started
+
+    def start_worker(self, concurrency: int, processes: int = 1) -> float:
+        """Start greenq-worker; when that was."""
+        options = ["--processes", str(processes), "--concurrency", str(concurrency)]
+        return self.start([sys.executable, "-m", "greenq", *options, "jobs:broker"])
+
+    def start_idle_worker(self, concurrency: int) -> psutil.Process:
+        """Start greenq-worker and have it run one job; its worker process."""
+        self.fill("ping", 1)
+        self.start_worker(concurrency)
+        return psutil.Process(int(self.read()["pid"]))
+
+    def read(self) -> dict[str, Any]:
+        """What a worker says next."""
+        ends = time.monotonic() + LIMIT_S
+        while b"\n" not in self._unread:
+            if select.select([self._pipe], [], [], 0.5)[0]:
+                self._unread += os.read(self._pipe, 65536)
+            elif time.monotonic() > ends or any(process.poll() is not None for process in self._processes):
+                log = (self._folder / "log").read_text(errors="replace")
+                raise SystemExit(
+                    f"The worker ended, or said nothing for {LIMIT_S} s. Its log ends with:\n{log[-4000:]}"
+                )
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def read_stretch(self, probe: Callable[[], float] = lambda: 0.0) -> dict[str, Any]:
+        """Wait for a stretch of jobs to begin and to end; what the worker says of it.
+
+        Parameters:
+          probe(Callable): Called at both ends; how much more it answers at the second is
+            added as ``probed``.
+        """
+        began = self.read()["began"]
+        before = probe()
+        answer = self.read()
+        return {**answer, "began": began, "probed": probe() - before}
+
+    def send(self, way: str, count: int) -> Figures:
+        """Have a producer send messages in one of the ways of jobs.py; what it measured."""
+        return self.run("jobs.py", way, str(count))
+
+    def run(self, program: str, *args: str) -> Figures:
+        """Run a program of the benchmark's directory on this queue; what it measured."""
+        return json_of([str(HERE / program), *args], self._environment)
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for process in self._processes:
+            _kill(process)
+        if self._broker is not None:
+            self._broker.close()
+        os.close(self._pipe)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # A graceful stop would wait for parked jobs. The command's own children first, because
+    # they may be in groups of their own, and would be adopted by others once it is gone.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(LIMIT_S)
+
+
+def json_of(command: list[str], environment: dict[str, str] | None = None) -> Figures:
+    """What a Python program prints: one line of JSON. It ends with the benchmark."""
+    process = subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        _kill(process)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}.")
+    figures: Figures = json.loads(output)
+    return figures
+
+
+@contextlib.contextmanager
+def bench(count: int = 0, *, url: str | None = None, queues: int = 1) -> Iterator[Bench]:
+    """A fresh queue, where the URL names none; what was started on it has ended afterwards."""
+    with tempfile.TemporaryDirectory(prefix="greenq-bench-") as folder:
+        opened = Bench(Path(folder), url, count=count, queues=queues)
+        try:
+            yield opened
+        finally:
+            opened.close()
