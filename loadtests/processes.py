@@ -25,6 +25,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # a checkout is enough, greenq need not be installed
 
 import psutil  # noqa: E402
+from ending import die_with_parent  # noqa: E402
 from runs import Figures  # noqa: E402
 from telling import COUNT_VARIABLE, PIPE_VARIABLE  # noqa: E402
 
@@ -102,6 +103,7 @@ class Bench:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self._processes.append(process)
         return started
@@ -176,7 +178,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def json_of(command: list[str], environment: dict[str, str] | None = None) -> Figures:
     """What a Python program prints: one line of JSON. It ends with the benchmark."""
     process = subprocess.Popen(
-        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     try:
         output, _ = process.communicate(timeout=LIMIT_S)

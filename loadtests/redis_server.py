@@ -6,13 +6,10 @@ Nothing of it is written to disk, and it ends with the benchmark, also if that i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from ending import die_with_parent
 
 HOW_TO_GET_IT = "redis-server is not installed. On Debian and Ubuntu: apt-get install redis-server"
 _LIMIT_S = 30
-_PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -58,7 +55,7 @@ def redis_server() -> Iterator[Server]:
         arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         with open(Path(folder) / "log", "wb") as log:
             process = subprocess.Popen(
-                [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+                [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
         server = Server(port, process.pid)
         try:
@@ -107,8 +104,3 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,11 +14,14 @@ import sys
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from ending import die_with_parent
 from telling import Stretch, expected
 
 #: As many as it ran quickest with, of 16 to 2,000. One for each of its thousand greenlets
 #: made it a third slower.
 CONNECTIONS = 128
+
+die_with_parent()  # its worker processes outlive its command otherwise
 
 _pool = redis.BlockingConnectionPool.from_url(os.environ["GREENQ_BROKER_URL"], max_connections=CONNECTIONS, timeout=60)
 broker = RedisBroker(client=redis.Redis(connection_pool=_pool))
