@@ -18,7 +18,7 @@ import redis
 
 import greenq
 from greenq.brokers.redis import RedisBroker
-from greenq.brokers.redis.connection import Link
+from greenq.brokers.redis.links import Link
 from greenq.consumer import Undecodable
 from greenq.errors import ConnectionClosed, ConnectionFailed, QueueJoinTimeout
 from greenq.message import MAX_MESSAGE_BYTES
@@ -825,6 +825,7 @@ def test_a_forked_child_has_connections_of_its_own(server, patched):
 
 
 def test_a_missing_server_is_an_error_that_says_how_to_get_it(monkeypatch):
+    monkeypatch.delenv("GREENQ_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(RuntimeError, match="apt-get install redis-server"), redis_server():

@@ -1,11 +1,13 @@
 """A real Redis server for tests: on a free port of loopback, in a folder of its own.
 
 It ends with the tests, also if they are killed. KEYS is renamed away, so that nothing can
-come to depend on it.
+come to depend on it. Others of its kind are in redis_tls.py, redis_cluster.py and
+redis_sentinel.py. GREENQ_REDIS_SERVER=/path/to/valkey-server takes another program for all.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import shutil
@@ -14,11 +16,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
+import redis.backoff
+import redis.retry
 
 from .waiting import PATIENCE_S
 
@@ -30,18 +35,23 @@ HOW_TO_GET_IT = (
 _PR_SET_PDEATHSIG = 1
 
 
+def program() -> str:
+    """The path of the server."""
+    path = os.environ.get("GREENQ_REDIS_SERVER") or shutil.which("redis-server")
+    if path is None:
+        raise RuntimeError(HOW_TO_GET_IT)
+    return path
+
+
 class RedisServer:
     """A server that runs.
 
     Parameters:
-      settings: Of the server; an underscore stands for a dash.
+      settings: Of the server; an underscore stands for a dash. Those with no value are left out.
     """
 
-    def __init__(self, **settings: str) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise RuntimeError(HOW_TO_GET_IT)
-        self._program = program
+    def __init__(self, **settings: Any) -> None:
+        self._program = program()
         self._settings = {"appendonly": "no", **settings}
         self.folder = Path(tempfile.mkdtemp(prefix="greenq-redis-"))
         self.port = free_port()
@@ -54,27 +64,44 @@ class RedisServer:
 
     def client(self, **parameters: Any) -> Any:
         """A client that is closed with the server."""
-        client = redis.Redis(port=self.port, **parameters)
+        client = self._connect(**parameters)
         self._clients.append(client)
         return client
 
-    def start(self) -> None:
-        """Start it, for the first time or again, on the same port with the same files."""
-        settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self._settings}
-        arguments = [part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    def _connect(self, **parameters: Any) -> Any:
+        return redis.Redis(port=self.port, **parameters)
+
+    def start(self, *, waits: bool = True) -> None:
+        """Start it, for the first time or again, on the same port with the same files.
+
+        Parameters:
+          waits(bool): Whether to return only when it answers.
+        """
         self.process = subprocess.Popen(
-            [self._program, *arguments, "--rename-command", "KEYS", ""],
+            [self._program, *self._arguments()],
             stdout=(self.folder / "log").open("ab"),
             stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent,
         )
+        if waits:
+            self.wait_until_ready()
+
+    def _arguments(self) -> list[str]:
+        settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self._settings}
+        given = ((name, value) for name, value in settings.items() if value is not None)
+        arguments = [part for name, value in given for part in ("--" + name.replace("_", "-"), str(value))]
+        return [*arguments, "--rename-command", "KEYS", ""]
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
         deadline = time.monotonic() + PATIENCE_S
-        with redis.Redis(port=self.port) as client:
+        # Of one try: redis-py's ten would take seconds to see that the server ended.
+        with self._connect(retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0)) as client:
             while True:
                 try:
                     client.ping()
                     return
-                except redis.exceptions.ConnectionError:
+                except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
                     log = (self.folder / "log").read_text()
                     assert self.process.poll() is None, f"redis-server ended:\n{log}"
                     assert time.monotonic() < deadline, f"redis-server does not answer:\n{log}"
@@ -97,15 +124,21 @@ class RedisServer:
 
 
 #: A node of a cluster has a second port, 10,000 above the first.
+_BUS = 10_000
 _HIGHEST_PORT = 55_535
 
 
 def free_port() -> int:
     while True:
-        with socket.socket() as listener:
+        with socket.socket() as listener, socket.socket() as bus:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
-        if port <= _HIGHEST_PORT:
+            if port > _HIGHEST_PORT:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + _BUS))
+            except OSError:
+                continue
             return port
 
 
@@ -115,7 +148,7 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def redis_server(**settings: str):
+def redis_server(**settings: Any):
     server = RedisServer(**settings)
     try:
         yield server
@@ -123,15 +156,20 @@ def redis_server(**settings: str):
         server.end()
 
 
-_shared: RedisServer | None = None
+_shared: dict[Any, Any] = {}
+
+Kind = TypeVar("Kind")
+
+
+def shared(make: Callable[[], Kind]) -> Kind:
+    """What this makes, made once in a run of the tests and ended with it."""
+    if make not in _shared:
+        made: Any = make()
+        _shared[make] = made
+        atexit.register(made.end)
+    return _shared[make]
 
 
 def shared_server() -> RedisServer:
     """The server that most tests share, started by the first; empty it before use."""
-    global _shared
-    if _shared is None:
-        import atexit
-
-        _shared = RedisServer()
-        atexit.register(_shared.end)
-    return _shared
+    return shared(RedisServer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,3 +36,11 @@ def beside(run: Any, *args: Any) -> Iterator[None]:
         thread.join(PATIENCE_S)
     assert not thread.is_alive(), "it did not end"
     assert not errors, errors
+
+
+def until(happened: Any) -> None:
+    """Wait until this is so, for what no event tells."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

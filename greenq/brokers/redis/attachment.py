@@ -6,13 +6,27 @@ Puts the parts together; none of them knows the broker.
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 from ...errors import ConnectionError
-from .connection import Caller, ClusterLinks, Link, Links, NodeLinks, is_cluster
+from . import fitness
+from .cluster import Cluster, ClusterCaller
+from .connection import OneServer, Server, is_cluster, is_of_sentinel, where
 from .keys import Layout
+from .links import Caller, Link, Links
 from .membership import Membership
+from .peek import Alone, Peek, Servers
 from .scripts import TAKE_BACK
+from .sentinel import SentinelMaster
+
+
+def server_of(client: Any) -> Server:
+    """Where connections go of a client that is none of a cluster."""
+    if is_of_sentinel(client):
+        return SentinelMaster(client)
+    pool = client.connection_pool
+    return OneServer(pool.connection_class, pool.connection_kwargs, where(client))
 
 
 class Attachment:
@@ -26,27 +40,83 @@ class Attachment:
     """
 
     def __init__(self, client: Any, layout: Layout, lease_ms: int, dead_message_ttl_ms: int) -> None:
-        self.client = client
         self.layout = layout
         self.is_cluster = is_cluster(client)
-        self.links: Caller = ClusterLinks(client) if self.is_cluster else Links(client)
         # A renewal that is late is no renewal.
         timeout_s = lease_ms / 3000
-        own: Caller = NodeLinks(client, timeout_s) if self.is_cluster else Link(client, timeout_s)
+        self.links: Caller
+        own: Caller
+        self._servers: Servers
+        self._cluster: Cluster | None = None
+        if is_cluster(client):
+            cluster = self._cluster = self._servers = Cluster(client)
+            self.links = ClusterCaller(cluster, lambda server: Links(server, on_break=self._note_break))
+            own = ClusterCaller(
+                Cluster(client, timeout_s),
+                lambda server: Link(server, timeout_s, on_break=self._note_break),
+                move_patience_s=0,
+            )
+        else:
+            server = self._server = server_of(client)
+            self._servers = Alone(server)
+            self.links = Links(server, on_break=self._note_break)
+            own = Link(server, timeout_s, on_break=self._note_break)
         self.membership = Membership(
             layout, own, is_cluster=self.is_cluster, lease_ms=lease_ms, dead_message_ttl_ms=dead_message_ttl_ms
         )
+
+    def _note_break(self) -> None:
+        self.membership.note_break()
+        self.links.distrust()
+
+    def peek(self, queue_name: str) -> Peek:
+        """What waits for messages of a queue."""
+        return Peek(self._servers, self.layout.of(queue_name).ready, on_break=self._note_break)
 
     def close(self) -> None:
         """Return what is reserved, uncharged, and close connections. May switch."""
         self.membership.leave()
         try:
-            # The lease returns it where the server is away.
+            # The leases return what could not be returned now.
             with contextlib.suppress(ConnectionError):
-                for queue_name in self.membership.queues:
-                    self.take_back(queue_name, self.membership.worker_id, charge=False)
+                self._take_back_own()
         finally:
             self.links.close()
+
+    def _take_back_own(self) -> None:
+        away: set[str] = set()
+        for queue_name in self.membership.queues:
+            address = self.links.address_of(self.layout.of(queue_name).ready)
+            if address in away:  # a node that does not answer is waited for once
+                continue
+            try:
+                self.take_back(queue_name, self.membership.worker_id, charge=False)
+            except ConnectionError:
+                away.add(address)
+
+    def check(self, logger: logging.Logger) -> None:
+        """See whether the server, or each master of a cluster, is one to keep messages on.
+
+        A cluster of which a part is away is still one: that is only logged.
+
+        Raises:
+          ConnectionFailed: It cannot be reached, or is unfit.
+
+        May switch.
+        """
+        if self._cluster is None:
+            fitness.judge(fitness.look(self._server), logger, is_node=False)
+            return
+        masters = [self._cluster.server_at(node) for node in self._cluster.masters()]
+        for server in masters:
+            try:
+                findings = fitness.look(server)
+            except ConnectionError as error:
+                logger.warning("A part of the cluster is away, with the queues that are there: %s.", error)
+                if len(masters) == 1:
+                    raise
+                continue
+            fitness.judge(findings, logger, is_node=True)
 
     def take_back(self, queue_name: str, worker_id: str, *, charge: bool) -> int:
         """Return what a worker holds of a queue; answer how many messages that were. May switch."""

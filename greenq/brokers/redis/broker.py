@@ -1,7 +1,7 @@
 """The broker for production: Redis, version 6.2 or newer.
 
 The front of the room. What is stored is in keys.py, what the server does with it in
-scripts/, connections are in connection.py, worker ids and leases in membership.py;
+scripts/, connections begin in connection.py, worker ids and leases are in membership.py;
 attachment.py puts them together.
 """
 
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...broker import Broker, checked_lease
-from ...errors import BrokerUnusable, QueueJoinTimeout, QueueNotFound
+from ...errors import QueueJoinTimeout, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Envelope
 from .attachment import Attachment
-from .connection import Link, check_client, is_cluster, make_client, where
+from .connection import check_client, is_cluster, make_client, where
 from .consumer import RedisConsumer, store
 from .dead_letters import RedisDeadLetters
 from .keys import Layout
@@ -28,8 +28,6 @@ from .scripts import COUNT, FLUSH
 
 if TYPE_CHECKING:
     from ...middleware import Middleware
-
-_OLDEST_SERVER = (6, 2)
 
 
 class RedisBroker(Broker):
@@ -135,34 +133,16 @@ class RedisBroker(Broker):
     def connect(self) -> None:
         """Connect, and see whether the server is one to keep messages on. May switch.
 
-        What it finds but can live with is logged: an eviction policy that drops messages, and
-        a server that writes nothing to disk.
+        What it finds but can live with is logged: an eviction policy that drops messages, a
+        server that writes nothing to disk, a user that may not ask for these. On a cluster all
+        masters are looked at.
 
         Raises:
-          BrokerUnusable: The server is too old, or refuses the user or the password.
-          ConnectionFailed: The server cannot be reached.
+          BrokerUnusable: The server refuses the user or the password, is too old, is a sentinel or
+            a node of a cluster.
+          ConnectionFailed: The server cannot be reached, is a replica, or is still loading its data.
         """
-        if is_cluster(self.client):
-            self._attach().links.call(COUNT, self._count_keys("default"), [])
-            return
-        link = Link(self.client)
-        try:
-            info = _info(link.command("INFO"))
-        finally:
-            link.close()
-        version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdigit())
-        if version < _OLDEST_SERVER:
-            raise BrokerUnusable(
-                f"Redis at {where(self.client)} is version {info.get('redis_version')}; greenq needs 6.2 or newer"
-            )
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            self.logger.warning(
-                "Redis at %s drops keys when its memory is full (maxmemory-policy %s): messages would be lost without "
-                "a word. Set maxmemory-policy to noeviction.",
-                where(self.client),
-                policy,
-            )
+        self._attach().check(self.logger)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RedisConsumer:
         """A consumer of a queue; the first one makes this process a worker, with an id and leases.
@@ -308,10 +288,6 @@ class RedisBroker(Broker):
             _left_to_the_parent.append(attachment)
 
 
-def _info(answer: bytes) -> dict[str, str]:
-    """What INFO says, by name."""
-    pairs = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
-    return {name: value for name, separator, value in pairs if separator}
 
 
 # A child never talks over its parent's connections.

@@ -20,7 +20,6 @@ from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Action, Envelope, Verdict
-from .connection import Peek
 from .keys import new_id
 from .scripts import ENQUEUE, FETCH, SETTLE
 
@@ -90,7 +89,7 @@ class RedisConsumer(BatchConsumer):
         self._membership = attachment.membership
         self._lease = attachment.membership.lease(queue_name)
         self._keys = attachment.layout.of(queue_name)
-        self._peek = Peek(attachment.client, self._keys.ready)
+        self._peek = attachment.peek(queue_name)
         self._lease.waits.append(self._peek)
         self._timeout_s = timeout / 1000
         self._may_have_more = True
@@ -117,6 +116,8 @@ class RedisConsumer(BatchConsumer):
             self._peek.close()
             self._is_woken = False
             return False
+        if self._lease.is_in_doubt:
+            self._may_have_more = True  # fetching clears it up, and may find something
         if not self._may_have_more:
             self._is_waiting = True
             try:
@@ -261,15 +262,18 @@ class RedisConsumer(BatchConsumer):
             has_lease, *refused = self._settle(now, verdicts)
             if not refused:
                 return []
-            ids = set(refused)
+            next_holder = lease.next_holder
+            verdicts = _of(verdicts, set(refused))
             if lease.now(holder) != now:
-                # They were handed over in between: ask whoever holds them now.
-                verdicts = [verdict for verdict in verdicts if verdict.message.stored_id in ids]
-                continue
+                continue  # they were handed over in between: ask whoever holds them now
+            if next_holder is not None:
+                # They may have been, by a step whose answer has not come yet.
+                has_lease, *refused = self._settle(next_holder, verdicts)
+            ids = set(refused)
             if has_lease:
                 # Written by an attempt whose answer was lost.
                 ids -= lease.unconfirmed
-            return [verdict for verdict in verdicts if verdict.message.stored_id in ids]
+            return _of(verdicts, ids)
 
     def _settle(self, holder: str, verdicts: list[Verdict]) -> list[Any]:
         done: list[bytes] = []
@@ -377,6 +381,10 @@ def due(envelope: Envelope) -> str:
     if envelope.delay is None:
         return str(envelope.due_ms)  # an eta is a time; the server's clock is the one that counts
     return f"+{max(0, envelope.due_ms - now_ms())}"
+
+
+def _of(verdicts: list[Verdict], ids: set[bytes]) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.message.stored_id in ids]
 
 
 def _number(message: MessageProxy) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from typing import NamedTuple
 
 from ...errors import ConnectionError
 from ...lease import LeaseKeeper
 from ...runtime import current
-from .connection import Caller, Peek
 from .keys import Layout
+from .links import Caller
+from .peek import Peek
 from .scripts import HAND_OVER, PURGE, RENEW, TAKE_BACK
 
 #: What an answer of the script renew is a sum of.
@@ -37,7 +39,9 @@ class Lease:
       holder(str): The name now.
       known(set[bytes]): Ids of the messages that were fetched and not settled.
       unconfirmed(set[bytes]): Ids of messages that may be settled: the answer was lost.
-      is_in_doubt(bool): Whether a fetch failed, so that more may be reserved than is known.
+      is_in_doubt(bool): Whether more may be reserved than is known: a fetch failed, or the
+        server lost the last things that it confirmed.
+      next_holder(str): The name to which everything is being handed over; None if it is not.
       fetching: A lock, held while a fetch is under way: what is known is all there is then.
       waits(list[Peek]): The waits of this process on the queue, to be ended when the server
         does not answer the keeper.
@@ -48,6 +52,7 @@ class Lease:
         self.known: set[bytes] = set()
         self.unconfirmed: set[bytes] = set()
         self.is_in_doubt = False
+        self.next_holder: str | None = None
         self.fetching = threading.Lock()
         self.waits: list[Peek] = []
         self._handed_over: dict[str, str] = {}
@@ -56,13 +61,13 @@ class Lease:
         """Go on under a name to which everything was handed over."""
         self._handed_over[self.holder] = holder
         self.holder = holder
-        self.is_in_doubt = False
+        self.next_holder = None
 
     def lose(self, holder: str) -> None:
         """Go on under a name that holds nothing: what was known is others' now."""
         self.holder = holder
+        self.next_holder = None
         self.known = set()
-        self.is_in_doubt = False
 
     def now(self, holder: str) -> str:
         """Who holds now what this holder fetched."""
@@ -101,6 +106,8 @@ class Membership:
         self._expired: set[str] = set()
         self._keeper: LeaseKeeper | None = None
         self._is_left = False
+        #: Queues whose node could be reached without a break, and since when.
+        self._kept_since: dict[str, float] = {}
 
     @property
     def queues(self) -> list[str]:
@@ -145,18 +152,34 @@ class Membership:
                 self._losses.append(Loss(lost, holder))
 
     def clear_doubt(self, queue_name: str, links: Caller) -> None:
-        """Return what a failed fetch may have reserved. To be called while nothing is fetched. May switch.
+        """Return what is reserved and not known. To be called while nothing is fetched. May switch.
 
         Raises:
           ConnectionError: The server is away; the doubt remains.
         """
         lease = self._leases_by_queue[queue_name]
-        of, old, new = self._layout.of(queue_name), lease.holder, self._new_holder()
+        of, old = self._layout.of(queue_name), lease.holder
+        # The same name again after an answer that was lost: it may have everything already.
+        new = lease.next_holder = lease.next_holder or self._new_holder()
         keys = [of.ready, of.priorities, of.workers, of.held(old), of.held(new)]
-        links.call(HAND_OVER, keys, [old, new, self.lease_ms, *lease.known])
+        lease.is_in_doubt = False  # before, because a connection may break in the meantime
+        try:
+            links.call(HAND_OVER, keys, [old, new, self.lease_ms, *lease.known])
+        except BaseException:
+            lease.is_in_doubt = True
+            raise
         with self._guard:
             if lease.holder == old:
                 lease.hand_over(new)
+
+    def note_break(self) -> None:
+        """A connection broke, so that it may be another server now, or the same from its files.
+
+        It may have lost the last verdicts that were confirmed, with the retries that follow
+        from them: then it has messages as reserved that nobody here knows of any more.
+        """
+        for lease in list(self._leases_by_queue.values()):
+            lease.is_in_doubt = True
 
     def _new_holder(self) -> str:
         with self._guard:
@@ -176,11 +199,11 @@ class Membership:
         self._is_left = True
         if self._keeper is not None:
             self._keeper.stop()
-        self._end_waits()
+        self._end_waits(self.queues)
 
-    def _end_waits(self) -> None:
-        for lease in list(self._leases_by_queue.values()):
-            for wait in list(lease.waits):
+    def _end_waits(self, queue_names: list[str]) -> None:
+        for queue_name in queue_names:
+            for wait in list(self._leases_by_queue[queue_name].waits):
                 wait.interrupt()
 
     # -- in the keeper's native thread
@@ -188,26 +211,44 @@ class Membership:
     def _renew(self) -> None:
         if self._is_left:
             return
-        try:
-            self._renew_all()
-        except ConnectionError:
-            # A wait on a connection that has gone silent would notice after half a minute, and
-            # what arrives on the server meanwhile would stay there.
-            self._end_waits()
-            raise
-
-    def _renew_all(self) -> None:
         self._expired.clear()
         held = [(queue_name, lease.holder) for queue_name, lease in list(self._leases_by_queue.items())]
         # All in one command, but where they are in different slots.
         portions = [[each] for each in held] if self._is_cluster else [held]
+        away: dict[str, ConnectionError] = {}
         for portion in portions:
+            self._renew_portion(portion, away)
+        # The leases on what other nodes have are kept all the same.
+        if away and not self._kept_since:
+            raise next(iter(away.values()))
+
+    def _renew_portion(self, portion: list[tuple[str, str]], away: dict[str, ConnectionError]) -> None:
+        names = [queue_name for queue_name, _ in portion]
+        address = ""
+        try:
+            address = self._own.address_of(self._layout.of(names[0]).ready) if names else ""
+            if address in away:  # a node that does not answer is waited for once
+                raise away[address]
             answers = self._renew_some(portion, self._own, takes=False)
             for (queue_name, holder), answer in zip(portion, answers, strict=True):
-                if answer & _LOST and not self._is_left:
+                is_handed_over = self._leases_by_queue[queue_name].next_holder is not None
+                if answer & _LOST and not is_handed_over and not self._is_left:
                     self.replace(queue_name, holder, self._own)
-                if answer & (_OTHERS_EXPIRED | _DEAD_LETTERS_EXPIRED):
-                    self._expired.add(queue_name)
+        except ConnectionError as error:
+            away[address] = error
+            for queue_name in names:
+                self._kept_since.pop(queue_name, None)
+            # A wait on a connection that has gone silent would notice after half a minute, and
+            # what arrives on the server meanwhile would stay there.
+            self._end_waits(names)
+            return
+        now = time.monotonic()
+        for queue_name, answer in zip(names, answers, strict=True):
+            kept_s = now - self._kept_since.setdefault(queue_name, now)
+            # The keeper sees to it that the whole was held for a lease; of a cluster, each node.
+            may_take_back = not self._is_cluster or kept_s >= self.lease_ms / 1000
+            if may_take_back and answer & (_OTHERS_EXPIRED | _DEAD_LETTERS_EXPIRED):
+                self._expired.add(queue_name)
 
     def _renew_some(self, held: list[tuple[str, str]], caller: Caller, *, takes: bool) -> list[int]:
         keys: list[str] = []

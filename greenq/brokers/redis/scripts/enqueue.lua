@@ -9,7 +9,7 @@
 
 local now = now_ms()
 local at, stored = 1, 0
-for key = 1, #KEYS, 4 do
+for key = 1, #KEYS - 3, 4 do
   local ready, messages, priorities, delayed = KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
   local plain, others = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   at = at + 2

@@ -12,7 +12,7 @@
 local lease_ms, kept_ms, takes = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local now = now_ms()
 local answers = {}
-for key = 1, #KEYS, 2 do
+for key = 1, #KEYS - 1, 2 do
   local workers, dead = KEYS[key], KEYS[key + 1]
   local holder = ARGV[3 + (key + 1) / 2]
   local answer = 0

@@ -5,6 +5,9 @@
 -- the next fetch. It is only rung while the list is empty (nobody waits on a longer one),
 -- and whoever pushes to the left drops it first, so it is always the first of its list.
 
+-- On a cluster each script is given one more key after its own, which never exists, so that
+-- a node that has only a part of the queue refuses the whole script (see cluster.py).
+
 -- Lua's stack holds 8000 values.
 local CHUNK = 4000
 

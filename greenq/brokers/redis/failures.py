@@ -1,0 +1,72 @@
+"""What errors of redis-py mean for a message: nothing was done, or nobody knows.
+
+An answer of the server is one of three: the command went wrong (a bug, raised as it is), the
+server refused (nothing was done, so that doing it again is safe), or the slot is elsewhere in
+the cluster (nothing was done either). Where there is no answer, it depends on whether the
+command was sent.
+"""
+
+from __future__ import annotations
+
+import redis.exceptions
+
+from ...errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
+
+#: Beginnings of what a server says that did nothing. redis-py cuts some off, and makes classes of them.
+_NOTHING_DONE = (
+    *("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "UNBLOCKED"),
+    *("OOM", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "WRONGPASS", "BUSY", "max number of clients"),
+)
+
+#: Errors that are an answer of the server.
+REPLIES = (
+    redis.exceptions.ResponseError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.AuthenticationError,
+)
+#: Answers of a node of a cluster that is in good health: the slot is elsewhere, or on its way.
+REDIRECTIONS = (redis.exceptions.MovedError, redis.exceptions.AskError, redis.exceptions.TryAgainError)
+#: Answers that say by their class that nothing was done.
+_REFUSALS = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.ClusterDownError,
+    *REDIRECTIONS,
+)
+#: Refusals that stay until somebody changes the password or the user's rights.
+_LASTING = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+#: Errors of which nobody knows what they left behind.
+_BROKEN = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ClusterError,
+    OSError,
+)
+
+
+def explain(error: BaseException, address: str, *, was_sent: bool) -> ConnectionError | None:
+    """What an error of redis-py means; None if it is none of the connection.
+
+    Parameters:
+      address(str): Of the server.
+      was_sent(bool): Whether the server may have got the command.
+    """
+    text = (str(error) or type(error).__name__).rstrip(".")
+    if isinstance(error, REPLIES):
+        # Of a script, older servers put the code inside a longer sentence.
+        if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
+            kind = BrokerUnusable if isinstance(error, _LASTING) else ConnectionFailed
+            return kind(f"Redis at {address} refused, so nothing was stored: {text}")
+        return None
+    if not isinstance(error, _BROKEN):
+        return None
+    if not was_sent:
+        return ConnectionFailed(f"Redis at {address} cannot be reached, so nothing was stored: {text}")
+    return ConnectionClosed(
+        f"Redis at {address} did not answer: {text}. What was to be stored may or may not be: doing it again can "
+        "run a message twice"
+    )
