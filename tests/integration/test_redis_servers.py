@@ -20,7 +20,7 @@ import greenq
 from greenq.brokers.redis import RedisBroker
 from greenq.errors import ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
-from tests.contract.fetching import acks, message, names, take
+from tests.contract.fetching import acks, message, nacks, names, requeues, take
 from tests.support.processes import running
 from tests.support.redis_server import redis_server, shared_server
 from tests.support.redis_tls import PASSWORD, TlsServer, documented_rules, shared_tls_server
@@ -213,6 +213,34 @@ def is_sent(actor):
     except ConnectionError:
         return False
     return True
+
+
+def test_a_server_that_is_full_refuses_messages_and_can_be_emptied(open_broker):
+    lease_ms = 300
+    with redis_server(maxmemory="8mb") as server:
+        broker = open_broker(server.url, heartbeat_timeout=lease_ms)
+        until(lambda: is_full(broker))
+        stored = counts(broker)[0]
+        server.client().config_set("maxmemory", "1mb")  # so that no rest of memory helps
+        consumer = consume(broker)
+
+        taken = take(consumer, stored)
+        time.sleep(2 * lease_ms / 1000)  # it can only be kept by renewing it
+        retry = Verdict(Action.ACK, taken[0], follow_ups=[broker.prepare(message("retry"))])
+        assert list(consumer.complete([retry, *nacks(taken[1:2], "no good"), *requeues(taken[2:3])])) == []
+        assert list(consumer.complete(acks(taken[3:]))) == []
+
+        assert stored > 10
+        assert names(take(consumer, 2)) == ["x" * 100_000, "retry"]
+        assert counts(broker) == (2, 0, 1)
+
+
+def is_full(broker):
+    try:
+        send(broker, "x" * 100_000)
+    except ConnectionFailed as error:
+        return "nothing was stored" in str(error) and "maxmemory" in str(error)
+    return False
 
 
 # -- servers that outlive nothing

@@ -22,6 +22,7 @@ local lease_until = redis.call('ZSCORE', workers, holder)
 if not lease_until then
   return false
 end
+go_on_when_full(workers)
 if tonumber(lease_until) - now < lease_ms / 2 then
   redis.call('ZADD', workers, now + lease_ms, holder)
 end

@@ -16,6 +16,7 @@ for key = 1, #KEYS - 1, 2 do
   local workers, dead = KEYS[key], KEYS[key + 1]
   local holder = ARGV[3 + (key + 1) / 2]
   local answer = 0
+  go_on_when_full(workers)
   if takes or redis.call('ZSCORE', workers, holder) then
     redis.call('ZADD', workers, now + lease_ms, holder)
   else

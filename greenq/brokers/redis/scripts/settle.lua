@@ -62,6 +62,7 @@ local function without_refused(ids)
 end
 done, back = without_refused(done), without_refused(back)
 
+go_on_when_full(workers)
 local now
 if #died > 0 or #following > 0 then
   now = now_ms()

@@ -23,6 +23,13 @@ local function call_many(command, key, values)
   end
 end
 
+-- To be called first by what empties a queue. A server whose memory is full refuses what
+-- needs some, but not in a script that has written before: else nobody could take a message
+-- or keep a lease there, and it would stay full.
+local function go_on_when_full(workers)
+  redis.call('ZREM', workers, '')
+end
+
 local function ring(ready)
   if redis.call('LLEN', ready) == 0 then
     redis.call('LPUSH', ready, '')

@@ -11,6 +11,7 @@
 local ready, priorities, deliveries, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local worker, is_charged = ARGV[1], ARGV[2] == '1'
 
+go_on_when_full(workers)
 local holders = {}
 if worker == '' then
   holders = redis.call('ZRANGEBYSCORE', workers, '-inf', '(' .. string.format('%d', now_ms()))
