@@ -546,6 +546,42 @@ def test_a_verdict_that_was_written_although_its_answer_was_lost_counts_as_writt
     assert consumer.fetch(10) == []
 
 
+def test_a_verdict_during_a_hand_over_whose_answer_is_lost_is_written(broker, consumer, monkeypatch):
+    send(broker, 1)
+    held = take(consumer)
+    broker._attachment.membership.note_break()
+    lose_answers(monkeypatch, "hand_over")
+    with pytest.raises(ConnectionClosed):
+        consumer.fetch(1)
+
+    assert list(consumer.complete(acks(held))) == []
+
+    assert consumer.fetch(1) == []
+    assert counts(broker) == (0, 0, 0)
+
+
+def test_messages_are_kept_through_hand_overs_whose_answers_are_lost(broker, consumer, monkeypatch):
+    send(broker, 1, 2)
+    held = take(consumer, 2)
+    broker._attachment.membership.note_break()
+    lose_answers(monkeypatch, "hand_over", times=2)
+    for _ in range(2):
+        with pytest.raises(ConnectionClosed):
+            consumer.fetch(1)
+
+    assert consumer.fetch(1) == []
+    assert list(consumer.complete(requeues(held))) == []
+    assert names(take(consumer, 2)) == [1, 2]
+
+
+def test_a_consumer_that_waits_looks_when_a_connection_broke(broker, consumer):
+    assert consumer.fetch(1) == []
+
+    broker._attachment.membership.note_break()
+
+    assert consumer.wait()
+
+
 # -- outages
 
 

@@ -16,6 +16,7 @@ from greenq.errors import ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take
 from tests.support.redis_cluster import SlotMove, redis_cluster, shared_cluster
+from tests.support.redis_tls import documented_rules
 from tests.support.waiting import PATIENCE_S, beside, until
 
 QUEUE = "{greenq:default}"
@@ -350,6 +351,30 @@ def test_leases_on_other_nodes_are_kept_while_a_node_is_away(fragile, open_broke
 
     assert [idle.wait() and idle.fetch(1) for _ in range(2)] == [[], False]
     assert list(consumers[1].complete(acks(held))) == []
+
+
+# -- rights
+
+
+def test_the_documented_rights_are_enough_on_a_cluster(servers):
+    rules = documented_rules()
+    for node in servers.masters:
+        node.admin.execute_command("ACL", "SETUSER", "greenq", *rules.split())
+    client = servers.client(username="greenq", password="a-long-password")
+    broker = RedisBroker(client=client, middleware=[])
+    broker.declare_queue("default")
+    try:
+        broker.connect()
+        consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+        send(broker, 1)
+        assert list(consumer.complete(acks(take(consumer)))) == []
+        SlotMove(servers, QUEUE).run()
+        send(broker, 2)
+        assert names(take(consumer)) == [2]
+    finally:
+        broker.close()
+        for node in servers.masters:
+            node.admin.execute_command("ACL", "DELUSER", "greenq")
 
 
 # -- at the start

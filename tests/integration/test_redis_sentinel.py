@@ -264,6 +264,19 @@ def test_a_sentinel_that_is_away_is_passed_over(servers, open_broker):
     assert servers.first.client().llen("greenq:default") == 1
 
 
+def test_one_right_at_the_sentinels_is_enough(servers):
+    for sentinel in servers.sentinels:
+        sentinel.client().execute_command("ACL", "SETUSER", "greenq", "on", ">secret", "-@all", "+sentinel|master")
+    sentinel = servers.asks(sentinel_kwargs={"username": "greenq", "password": "secret"})
+    broker = RedisBroker(client=sentinel.master_for(MASTER), middleware=[])
+    broker.declare_queue("default")
+
+    send(broker, 1)
+
+    assert servers.first.client().llen("greenq:default") == 1
+    broker.close()
+
+
 def test_a_name_that_sentinel_does_not_know_is_told_with_the_remedy(servers):
     broker = RedisBroker(client=servers.asks().master_for("others"), middleware=[])
 

@@ -15,6 +15,7 @@ it does not have. Redis sees that beforehand only for the keys that a script nam
 the script makes up, or empties on its way, breaks it off in the middle, and half of it would
 stay done. So every script names one more key, which never exists: then both nodes refuse the
 script as a whole. That is why ASK is not followed: the node that it names would say TRYAGAIN.
+See docs/decisions/a-key-that-never-exists.md.
 """
 
 from __future__ import annotations
