@@ -288,8 +288,6 @@ class RedisBroker(Broker):
             _left_to_the_parent.append(attachment)
 
 
-
-
 # A child never talks over its parent's connections.
 _brokers: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
 _left_to_the_parent: list[Attachment] = []
