@@ -113,6 +113,10 @@ class BatchConsumer(Consumer):
 
     writes_follow_ups: ClassVar[bool] = True
 
+    #: Whether ``wait`` may take a message itself, if that is quicker than to fetch it. Set by
+    #: whoever has room for one; the next ``fetch`` returns it.
+    claims_ahead: bool = False
+
     def __next__(self) -> MessageProxy | None:
         """The next message; None if none came in time, or ``wake`` was called. May switch."""
         # Again and again, because another consumer may be quicker.

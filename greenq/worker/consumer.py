@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from ..consumer import MessageProxy, Undecodable
+from ..consumer import BatchConsumer, MessageProxy, Undecodable
 from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Task
@@ -98,6 +98,7 @@ class ConsumerThread:
                 self._open()
                 while not self._is_stopping:
                     if self._is_paused:
+                        self._let_go()
                         self._quiet.set()
                         self._resumed.wait()
                         self._quiet.clear()
@@ -118,6 +119,7 @@ class ConsumerThread:
         self.broker.emit_before("consumer_thread_shutdown", self)
 
     def _open(self) -> None:
+        self._let_go()
         old = self.consumer
         timeout = self.worker.worker_timeout
         self.consumer = self.broker.consume(self.queue_name, prefetch=self._prefetch(), timeout=timeout)
@@ -134,13 +136,17 @@ class ConsumerThread:
 
     def _fetch(self) -> bool:
         """Wait for messages, fetch and deliver some; False if no slot was free to ask the broker."""
-        consumer = self.consumer
+        consumer, slots = self.consumer, self.worker.slots
         assert consumer is not None
+        if isinstance(consumer, BatchConsumer):
+            consumer.claims_ahead = slots.in_flight < slots.count
         if not consumer.wait():
             return True
-        slots = self.worker.slots
-        taken = slots.take(consumer.batch_size, self.worker.worker_timeout / 1000)
+        # What it has taken already is for others, if there is no room for it now.
+        has_one = isinstance(consumer, BatchConsumer) and consumer._taken is not None
+        taken = slots.take(consumer.batch_size, 0 if has_one else self.worker.worker_timeout / 1000)
         if not taken:
+            self._let_go()
             return False
         messages: list[MessageProxy] = []
         try:
@@ -155,6 +161,13 @@ class ConsumerThread:
         else:
             self._deliver(messages)
         return True
+
+    def _let_go(self) -> None:
+        """Return a message that a wait has taken and for which there is no slot."""
+        consumer = self.consumer
+        if isinstance(consumer, BatchConsumer) and consumer._taken is not None:
+            message, consumer._taken = consumer._taken, None
+            self.completer.hand_over(Verdict(Action.REQUEUE, message))
 
     def _give_back(self, messages: list[MessageProxy]) -> None:
         for message in messages:

@@ -71,7 +71,12 @@ class Attachment:
 
     def peek(self, queue_name: str) -> Peek:
         """What waits for messages of a queue."""
-        return Peek(self._servers, self.layout.of(queue_name).ready, on_break=self._note_break)
+        return Peek(
+            self._servers,
+            self.layout.of(queue_name).ready,
+            on_break=self._note_break,
+            on_lost_claim=self.membership.lease(queue_name).note_doubt,
+        )
 
     def close(self) -> None:
         """Return what is reserved, uncharged, and close connections. May switch."""

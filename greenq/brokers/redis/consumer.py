@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
-from ...errors import ConnectionClosed, DecodeError
+from ...errors import ConnectionClosed, ConnectionError, DecodeError
 from ...failures import dead_payload
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Action, Envelope, Verdict
 from .keys import new_id
+from .peek import Claim
 from .scripts import ENQUEUE, FETCH, SETTLE
 
 if TYPE_CHECKING:
@@ -113,12 +114,15 @@ class RedisConsumer(BatchConsumer):
         if self._is_closed:
             raise ConnectionClosed("The consumer was closed")
         if self._is_woken:
-            self._peek.close()
-            self._is_woken = False
+            self._end_wait_if_woken()
             return False
+        if self._peek.is_claiming:
+            # It is left under way when a wait ends early, because something else is due.
+            self._peek.wait(0, lambda: self._is_woken)
+            self._take_claimed()
         if self._lease.is_in_doubt:
             self._may_have_more = True  # fetching clears it up, and may find something
-        if not self._may_have_more:
+        if self._taken is None and not self._may_have_more:
             self._is_waiting = True
             try:
                 # What was fetched just now starts before the command to wait is sent.
@@ -126,22 +130,48 @@ class RedisConsumer(BatchConsumer):
                 self._may_have_more = self._wait()
             finally:
                 self._is_waiting = False
-                self._end_wait()
-        return self._may_have_more
+                self._end_wait_if_woken()
+            self._take_claimed()
+        return self._taken is not None or self._may_have_more
 
-    def _end_wait(self) -> None:
+    def _end_wait_if_woken(self) -> None:
+        if not (self._is_woken or self._is_closed):
+            return
         # What was interrupted is of no use any more.
-        if self._is_woken or self._is_closed:
-            self._peek.close()
-            self._is_woken = False
+        was_claiming = self._peek.is_claiming
+        self._peek.close()
+        self._is_woken = False
+        if was_claiming:
+            # Nobody may fetch for long. If it fails, the next fetch does it, or the end of the lease.
+            with contextlib.suppress(ConnectionError), self._lease.fetching:
+                self._membership.clear_doubt(self.queue_name, self._links)
+
+    def _take_claimed(self) -> None:
+        claimed, self._peek.claimed = self._peek.claimed, None
+        if claimed is None:
+            return
+        with self._lease.fetching:
+            if self._lease.holder != claimed.holder:
+                # It was asked for under a name that was given up; what it had was returned then.
+                self._may_have_more = True
+                return
+            messages = self._note_fetched(*claimed)
+        if messages:
+            self._taken = messages[0]
 
     def _wait(self) -> bool:
         timeout_s = self._timeout_s
         if self._due_at is not None:
             timeout_s = min(timeout_s, max(0.0, self._due_at - time.monotonic()))
-        if self._peek.wait(timeout_s, lambda: self._is_woken):
+        claim = self._claim() if self.claims_ahead and not self._attachment.is_cluster else None
+        if self._peek.wait(timeout_s, lambda: self._is_woken, claim):
             return True
         return not self._is_woken and self._due_at is not None and time.monotonic() >= self._due_at
+
+    def _claim(self) -> Claim:
+        holder = self._lease.holder
+        keys, args = self._fetch_of(holder, 1)
+        return Claim(holder, ("EVALSHA", FETCH.sha, len(keys), *keys, *args))
 
     def wake(self) -> None:
         """End a wait that is under way, or else the next one. May be called from any thread."""
@@ -159,9 +189,12 @@ class RedisConsumer(BatchConsumer):
 
         May switch.
         """
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            return [taken]
         membership = self._membership
         with self._lease.fetching:
-            holder, fetched = self._reserve(min(count, self.batch_size))
+            messages = self._note_fetched(*self._reserve(min(count, self.batch_size)))
         for lost, following in membership.take_losses():
             self.logger.warning(
                 "The lease %s ran out and its messages were given to others; going on with lease %s. This happens to "
@@ -170,28 +203,34 @@ class RedisConsumer(BatchConsumer):
                 following,
                 membership.lease_ms,
             )
-        ids, payloads, deliveries, more, due_ms = fetched
-        self._may_have_more = bool(more)
-        self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
-        return self._decode(ids, payloads, deliveries, holder)
+        return messages
 
     def _reserve(self, count: int) -> tuple[str, Any]:
-        of, membership, lease = self._keys, self._membership, self._lease
+        membership, lease = self._membership, self._lease
         if lease.is_in_doubt:
             membership.clear_doubt(self.queue_name, self._links)
         while True:
             holder = lease.holder
-            keys = [*of.place, of.held(holder), of.deliveries, of.workers]
-            args = [holder, membership.lease_ms, count, MAX_MESSAGE_BYTES]
             try:
-                fetched = self._links.call(FETCH, keys, args)
+                fetched = self._links.call(FETCH, *self._fetch_of(holder, count))
             except BaseException:
                 lease.is_in_doubt = True
                 raise
             if fetched is not None:
-                lease.known.update(fetched[0])
                 return holder, fetched
             membership.replace(self.queue_name, holder, self._links)
+
+    def _fetch_of(self, holder: str, count: int) -> tuple[list[str], list[Any]]:
+        of = self._keys
+        keys = [*of.place, of.held(holder), of.deliveries, of.workers]
+        return keys, [holder, self._membership.lease_ms, count, MAX_MESSAGE_BYTES]
+
+    def _note_fetched(self, holder: str, fetched: Any) -> list[MessageProxy]:
+        ids, payloads, deliveries, more, due_ms = fetched
+        self._lease.known.update(ids)
+        self._may_have_more = bool(more)
+        self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
+        return self._decode(ids, payloads, deliveries, holder)
 
     def _decode(
         self, ids: list[bytes], payloads: list[bytes | int | None], deliveries: list[bytes | None], held_by: str

@@ -57,6 +57,10 @@ class Lease:
         self.waits: list[Peek] = []
         self._handed_over: dict[str, str] = {}
 
+    def note_doubt(self) -> None:
+        """More may be reserved than is known."""
+        self.is_in_doubt = True
+
     def hand_over(self, holder: str) -> None:
         """Go on under a name to which everything was handed over."""
         self._handed_over[self.holder] = holder
@@ -179,7 +183,7 @@ class Membership:
         from them: then it has messages as reserved that nobody here knows of any more.
         """
         for lease in list(self._leases_by_queue.values()):
-            lease.is_in_doubt = True
+            lease.note_doubt()
 
     def _new_holder(self) -> str:
         with self._guard:

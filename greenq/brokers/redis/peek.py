@@ -2,6 +2,10 @@
 
 ``BLMOVE list list LEFT LEFT`` moves nothing, but blocks while the list is empty. It stays
 under way over several waits, so that an idle consumer sends one command in half a minute.
+
+A claim may be sent behind it: a script that the server runs when the wait is over, so that the
+first message is here without another round trip. What it answers to nobody, because the
+connection was given up, is reserved and not known: that is told to whoever keeps the lease.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import redis.exceptions
 
@@ -56,6 +60,30 @@ class Alone:
         """Nothing: its address does not depend on the list."""
 
 
+class Claim(NamedTuple):
+    """A script that is run when a wait is over.
+
+    Attributes:
+      holder(str): For whom it reserves.
+      command(tuple): What is sent.
+    """
+
+    holder: str
+    command: tuple[Any, ...]
+
+
+class Claimed(NamedTuple):
+    """What a claim has reserved.
+
+    Attributes:
+      holder(str): For whom.
+      answer: The script's.
+    """
+
+    holder: str
+    answer: Any
+
+
 class Peek:
     """One connection that waits on one list.
 
@@ -63,18 +91,37 @@ class Peek:
       servers(Servers): Know where the list is.
       key(str): The list.
       on_break: As of Link.
+      on_lost_claim: Called when the answer to a claim will not be known.
+
+    Attributes:
+      claimed(Claimed): What a claim has reserved, for whoever waits to take; None if nothing.
     """
 
-    def __init__(self, servers: Servers, key: str, *, on_break: Callable[[], None]) -> None:
+    def __init__(
+        self, servers: Servers, key: str, *, on_break: Callable[[], None], on_lost_claim: Callable[[], None]
+    ) -> None:
+        self.claimed: Claimed | None = None
         self._servers = servers
         self._key = key
         self._on_break = on_break
+        self._on_lost_claim = on_lost_claim
+        self._claim: Claim | None = None  # that is under way
         self._server: Server | None = None
         self._connection: Any = None
         self._ends_at: float | None = None  # of the command that is under way
 
-    def wait(self, timeout_s: float, is_woken: Callable[[], bool]) -> bool:
+    @property
+    def is_claiming(self) -> bool:
+        """Whether a claim is under way: it may have been answered meanwhile."""
+        return self._claim is not None
+
+    def wait(self, timeout_s: float, is_woken: Callable[[], bool], claim: Claim | None = None) -> bool:
         """Wait; True if there was something, or if it is time to look.
+
+        Parameters:
+          timeout_s(float): For how long, at most.
+          is_woken: Whether to stop waiting.
+          claim(Claim): Sent behind the wait, if one is begun. Its answer is found in ``claimed``.
 
         Raises:
           ConnectionError: The server is away.
@@ -82,7 +129,7 @@ class Peek:
         May switch.
         """
         try:
-            return self._wait(timeout_s, is_woken)
+            return self._wait(timeout_s, is_woken, claim)
         except redis.exceptions.OutOfMemoryError:
             # A full server blocks nobody on a list, but can be emptied.
             self._ends_at = None
@@ -116,20 +163,19 @@ class Peek:
             return explained
         return ConnectionClosed(f"Redis at {address} is away: {(str(error) or type(error).__name__).rstrip('.')}")
 
-    def _wait(self, timeout_s: float, is_woken: Callable[[], bool]) -> bool:
+    def _wait(self, timeout_s: float, is_woken: Callable[[], bool], claim: Claim | None) -> bool:
         if self._connection is not None and not self._is_current():
             self.close()
             self._on_break()
             return True
-        self._send()
+        self._send(claim)
         assert self._ends_at is not None
         # Here, because interrupt() found nothing to interrupt before.
         if is_woken():
             return False
         left_s = self._ends_at + TIMEOUT_S - time.monotonic()
         if self._connection.can_read(max(0.0, min(timeout_s, left_s))):
-            self._ends_at = None
-            self._connection.read_response()
+            self._read()
             return True
         if timeout_s >= left_s:
             raise redis.exceptions.TimeoutError("no answer in time")
@@ -138,14 +184,39 @@ class Peek:
     def _is_current(self) -> bool:
         return self._server is None or self._server.is_current(self._connection)
 
-    def _send(self) -> None:
+    def _send(self, claim: Claim | None) -> None:
         if self._ends_at is not None:
             return
         if self._connection is None:
             self._server = self._servers.server_of(self._key)
             self._connection = self._server.open()
-        self._connection.send_command("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK_S)
+        commands: list[tuple[Any, ...]] = [("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK_S)]
+        if claim is not None:
+            commands.append(claim.command)
+        self._claim = claim  # before it is sent, because sending may fail half-way
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
         self._ends_at = time.monotonic() + BLOCK_S
+
+    def _read(self) -> None:
+        self._ends_at = None
+        try:
+            self._connection.read_response()
+        finally:
+            # The server runs it also when it refused to wait.
+            if self._claim is not None:
+                self._read_claimed(self._claim)
+
+    def _read_claimed(self, claim: Claim) -> None:
+        try:
+            answer = self._connection.read_response()
+        except redis.exceptions.NoScriptError:
+            answer = None  # the next fetch makes it known
+        except redis.exceptions.ResponseError:
+            answer = None
+            self._on_lost_claim()  # the next fetch meets the same error, and tells it
+        self._claim = None
+        if answer is not None:
+            self.claimed = Claimed(claim.holder, answer)
 
     def interrupt(self) -> None:
         """End a wait that is under way. May be called from any thread."""
@@ -164,6 +235,9 @@ class Peek:
     def close(self) -> None:
         """Let go of the connection; called by whoever waits."""
         connection, self._connection = self._connection, None
+        claim, self._claim = self._claim, None
         self._ends_at = None
         if connection is not None:
             connection.disconnect()
+        if claim is not None:
+            self._on_lost_claim()
