@@ -203,7 +203,7 @@ def test_a_message_that_a_busy_worker_has_claimed_goes_to_an_idle_one(open_broke
 
     def occupy():
         started.set()
-        release.wait(PATIENCE_S)
+        release.wait(3 * PATIENCE_S)
 
     for broker in (busy, idle):
         greenq.actor(occupy, broker=broker, queue_name="other")
