@@ -1,7 +1,8 @@
 """Tells the log of an outage of the broker: one line when it begins, one when it ends.
 
 Many tasks of a worker notice the same outage, each in its own time: the consumer and the
-completer of every queue. It lasts from the first failure of any of them until all work.
+completer of every queue. It lasts from the first failure of any of them until all work, and
+go on to: a broker that comes back may go away a few times more before it stays.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import time
 
 from ..logging import get_logger
-from ..runtime import Runtime
+from ..runtime import Runtime, Timer
+
+#: Seconds without a failure after which an outage is over.
+_STEADY_S = 1.0
 
 
 class Outage:
@@ -22,17 +26,21 @@ class Outage:
     def __init__(self, runtime: Runtime) -> None:
         self.logger = get_logger(__name__, type(self))
         self._lock = runtime.lock()
+        self._runtime = runtime
         self._failing: set[object] = set()
-        self._since = 0.0
+        self._began = 0.0
+        self._works_since: float | None = None  # while it is not told that it is over
+        self._timer: Timer | None = None
 
     def note_failure(self, task: object, error: Exception) -> None:
         """A task cannot reach the broker, and tries again."""
         with self._lock:
-            is_first = not self._failing
-            if is_first:
-                self._since = time.monotonic()
+            goes_on = self._failing or self._works_since is not None
+            if not goes_on:
+                self._began = time.monotonic()
+            self._works_since = None
             self._failing.add(task)
-        if is_first:
+        if not goes_on:
             self.logger.critical("The broker is away: %s. Trying again until it is back.", error)
 
     def note_success(self, task: object) -> None:
@@ -41,6 +49,24 @@ class Outage:
             return
         with self._lock:
             self._failing.discard(task)
-            is_last = not self._failing
-        if is_last:
-            self.logger.info("The broker is back, after %.1f s.", time.monotonic() - self._since)
+            if self._failing:
+                return
+            works_since = self._works_since = time.monotonic()
+        self._timer = self._runtime.call_later(_STEADY_S, lambda: self._look(works_since))
+
+    def _look(self, works_since: float) -> None:
+        if self._works_since == works_since:
+            # In a task, because the log may have to be waited for.
+            self._runtime.spawn(self._tell_end, name="outage")
+
+    def close(self) -> None:
+        """Tell now of an outage that is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        with self._lock:
+            works_since, self._works_since = self._works_since, None
+        if works_since is not None:
+            self.logger.info("The broker is back, after %.1f s.", works_since - self._began)

@@ -223,6 +223,7 @@ class Worker:
                 )
             consumer.close()
         self.deadlines.close()
+        self.outage.close()
         if self._middleware in self.broker.middleware:
             self.broker.middleware.remove(self._middleware)
 

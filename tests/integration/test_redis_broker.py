@@ -444,6 +444,21 @@ def test_a_verdict_on_what_was_taken_back_is_refused_and_stores_nothing(broker, 
     assert counts(other) == (1, 0, 0)
 
 
+def test_a_return_that_is_written_twice_does_not_meet_the_next_delivery_to_the_same_worker(broker, consumer, client):
+    send(broker, 1)
+    verdicts = requeues(take(consumer))
+    consumer.complete(verdicts)
+    again = take(consumer)
+
+    refused = consumer.complete(verdicts)  # as by a server that stood still with both in its buffers
+
+    assert refused == verdicts
+    assert broker.queue_counts("default").reserved == 1
+    assert consumer.complete(acks(again)) == []
+    assert counts(broker) == (0, 0, 0)
+    assert client.exists("greenq:default.msgs") == 0
+
+
 def test_a_late_verdict_does_not_meet_the_next_delivery_to_the_same_worker(broker, consumer, open_broker):
     send(broker, 1)
     first = take_one(consumer)

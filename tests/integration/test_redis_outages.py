@@ -17,7 +17,7 @@ import pytest
 import greenq
 from greenq.brokers.redis import RedisBroker
 from tests.support.redis_server import free_port, redis_server
-from tests.support.waiting import PATIENCE_S, happens
+from tests.support.waiting import PATIENCE_S, happens, until
 
 LEASE_MS, TIMEOUT_S = 1500, 0.5
 AWAY_S = 2 * LEASE_MS / 1000
@@ -99,9 +99,17 @@ def start():
 
 @pytest.fixture
 def outage_lines(caplog):
-    """What was told of outages."""
+    """What was told of outages, once those that began have ended."""
     caplog.set_level(logging.INFO)
-    return lambda: [record.levelname for record in caplog.records if record.name == "greenq.worker.outage.Outage"]
+
+    def levels():
+        return [record.levelname for record in caplog.records if record.name == "greenq.worker.outage.Outage"]
+
+    def wait():
+        until(lambda: levels().count("CRITICAL") == levels().count("INFO"))
+        return levels()
+
+    return wait
 
 
 def kill(server):

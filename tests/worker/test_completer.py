@@ -93,6 +93,7 @@ def test_an_outage_loses_no_verdict_and_is_told_once_at_each_end(make, caplog):
         for verdict in verdicts:
             completer.hand_over(verdict)
         assert completer.flush(10)
+        completer._outage.close()
 
     assert [verdict for batch in consumer.batches for verdict in batch] == verdicts
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "INFO"]

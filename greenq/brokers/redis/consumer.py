@@ -20,7 +20,7 @@ from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Action, Envelope, Verdict
-from .keys import new_id
+from .keys import new_id, next_id
 from .peek import Claim
 from .scripts import ENQUEUE, FETCH, SETTLE
 
@@ -337,12 +337,15 @@ class RedisConsumer(BatchConsumer):
             *of.place,
             *(of.held(holder), of.deliveries, *of.dead_letters, of.workers),
         ]
+        returned: list[bytes | str] = []
+        for each in back:
+            returned += (each.stored_id, next_id(each.stored_id))
         args: list[Any] = [
             holder,
             len(done),
             *done,
             len(back),
-            *(each.stored_id for each in back),
+            *returned,
             len(dead) // 3,
             *dead,
         ]

@@ -18,8 +18,9 @@ others have a "~", which no queue's name can have. On a cluster the first part s
 braces, {greenq:default}, so that all keys of a queue are in one slot.
 
 A holder is a worker and the number of its lease on this queue: a lease that was lost is
-never taken up again. An id is used once: a retry gets a new one, so that a verdict that is
-written a second time, after its answer was lost, never meets the message's next delivery.
+never taken up again. An id is used once: a retry, and what a worker returns, get a new one, so
+that a verdict that is written a second time, after its answer was lost, never meets the
+message's next delivery.
 
     3f9a1c2b44e0~0000002a           12 digits of its process, "~", the number in the process
     3f9a1c2b44e0~0000002b!-5        the same with priority -5; without one it is 0

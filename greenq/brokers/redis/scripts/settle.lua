@@ -5,7 +5,7 @@
 --   queue that something follows on.
 -- Arguments: the holder; then four lists, each with its length first:
 --   ids of those that are done
---   ids of those that go back, the one fetched last first
+--   id and new id of those that go back, the one fetched last first
 --   id, reason and payload of the dead; the payload is '=' for "as it is stored", else '+'
 --     and the bytes
 --   owner's id, number of the queue (0 is this one), id, payload and due of what follows
@@ -32,12 +32,12 @@ local function next_list(width)
   end
   return values
 end
-local done, back, died, following = next_list(1), next_list(1), next_list(3), next_list(5)
+local done, back, died, following = next_list(1), next_list(2), next_list(3), next_list(5)
 
 -- Who does not hold what.
 local asked = {}
 for _, id in ipairs(done) do asked[#asked + 1] = id end
-for _, id in ipairs(back) do asked[#asked + 1] = id end
+for position = 1, #back, 2 do asked[#asked + 1] = back[position] end
 for position = 1, #died, 3 do asked[#asked + 1] = died[position] end
 local refused, is_refused = {}, {}
 for first = 1, #asked, CHUNK do
@@ -50,17 +50,13 @@ for first = 1, #asked, CHUNK do
     end
   end
 end
-local function without_refused(ids)
-  if #refused == 0 then
-    return ids
-  end
+if #refused > 0 then
   local left = {}
-  for _, id in ipairs(ids) do
+  for _, id in ipairs(done) do
     if not is_refused[id] then left[#left + 1] = id end
   end
-  return left
+  done = left
 end
-done, back = without_refused(done), without_refused(back)
 
 go_on_when_full(workers)
 local now
@@ -68,7 +64,7 @@ if #died > 0 or #following > 0 then
   now = now_ms()
 end
 
-local has_deliveries = (#died > 0 or #done > 0) and redis.call('EXISTS', deliveries) == 1
+local has_deliveries = (#died > 0 or #done > 0 or #back > 0) and redis.call('EXISTS', deliveries) == 1
 for position = 1, #died, 3 do
   local id, reason, payload = died[position], died[position + 1], died[position + 2]
   if not is_refused[id] then
@@ -92,6 +88,25 @@ for position = 1, #died, 3 do
   end
 end
 
+-- Under a new id: this verdict may be written a second time, late, and the same holder may
+-- have the message again by then.
+local returned = {}
+for position = 1, #back, 2 do
+  local id, new_id = back[position], back[position + 1]
+  if not is_refused[id] then
+    local payload = redis.call('HGET', messages, id)
+    if payload then
+      redis.call('HSET', messages, new_id, payload)
+    end
+    local count = has_deliveries and redis.call('HGET', deliveries, id)
+    if count then
+      redis.call('HSET', deliveries, new_id, count)
+    end
+    returned[#returned + 1] = new_id
+    done[#done + 1] = id
+  end
+end
+
 if #done > 0 then
   call_many('SREM', held, done)
   call_many('HDEL', messages, done)
@@ -100,9 +115,8 @@ if #done > 0 then
   end
 end
 
-if #back > 0 then
-  call_many('SREM', held, back)
-  push('LPUSH', ready, priorities, back)
+if #returned > 0 then
+  push('LPUSH', ready, priorities, returned)
 end
 
 for position = 1, #following, 5 do
