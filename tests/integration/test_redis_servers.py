@@ -18,7 +18,7 @@ import pytest
 
 import greenq
 from greenq.brokers.redis import RedisBroker
-from greenq.errors import ConnectionError, ConnectionFailed
+from greenq.errors import BrokerUnusable, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take
 from tests.support.processes import running
@@ -355,6 +355,26 @@ def test_a_user_who_may_not_ask_about_the_server_can_use_it_and_is_told(open_bro
     (warning,) = caplog.records
     assert "+info" in warning.getMessage()
     assert warning.levelname == "WARNING"
+
+
+def test_a_user_who_may_not_use_the_database_fails_the_start(open_broker):
+    server = TlsServer(rules=documented_rules())
+    try:
+        with pytest.raises(BrokerUnusable, match=r"permissions.*select"):
+            open_broker(server.url.replace("/0?", "/3?")).connect()
+    finally:
+        server.end()
+
+
+def test_a_user_with_the_right_to_select_can_use_another_database(open_broker):
+    server = TlsServer(rules=documented_rules() + " +select")
+    try:
+        broker = open_broker(server.url.replace("/0?", "/3?"))
+        broker.connect()
+        send(broker, 1)
+        assert names(take(consume(broker), 1)) == [1]
+    finally:
+        server.end()
 
 
 def test_a_user_who_may_not_see_the_configuration_is_told_what_is_not_known(open_broker, caplog):

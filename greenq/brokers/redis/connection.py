@@ -182,6 +182,23 @@ def _no_retry() -> Any:
     return redis.retry.Retry(redis.backoff.NoBackoff(), 0)
 
 
+def try_connection(server: Server) -> None:
+    """Connect and log in, choose the database, and disconnect.
+
+    Raises:
+      ConnectionError: It cannot be reached, or refused.
+
+    May switch.
+    """
+    try:
+        server.open().disconnect()
+    except Exception as error:
+        explained = explain(error, server.address, was_sent=False)
+        if explained is None:
+            raise
+        raise explained from error
+
+
 def ask(server: Server, *command: Any, timeout_s: float | None = None) -> Any:
     """A server's answer to a command that stores nothing, over a connection of its own.
 

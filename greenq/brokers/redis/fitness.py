@@ -11,7 +11,7 @@ from typing import NamedTuple
 import redis.exceptions
 
 from ...errors import BrokerUnusable, ConnectionFailed
-from .connection import Server, ask
+from .connection import Server, ask, try_connection
 
 _OLDEST = (6, 2)
 
@@ -34,10 +34,14 @@ def look(server: Server) -> Findings:
     """Ask a server about itself.
 
     Raises:
-      ConnectionFailed: It cannot be reached, or the user and password are wrong.
+      BrokerUnusable: The user and password are wrong, or the user may not use the database.
+      ConnectionFailed: It cannot be reached.
 
     May switch.
     """
+    # By itself, so that a user who may not even connect (SELECT of a database needs a right) is
+    # not taken for one who may not ask.
+    try_connection(server)
     info = _ask_if_allowed(server, "INFO")
     save = _ask_if_allowed(server, "CONFIG", "GET", "save")
     return Findings(
