@@ -321,16 +321,50 @@ def test_the_documented_rights_are_what_the_scripts_use_and_no_more():
 def test_a_wrong_password_is_told_without_the_password(open_broker):
     server = shared_tls_server()
 
-    with pytest.raises(ConnectionFailed, match="invalid username-password") as raised:
+    with pytest.raises(BrokerUnusable, match=r"invalid username-password.*Look at the user and the password") as raised:
         open_broker(server.url.replace(PASSWORD, "another-one")).connect()
 
     assert "another-one" not in str(raised.value)
 
 
+def test_a_password_that_is_missing_is_asked_for(open_broker):
+    server = shared_tls_server()
+
+    with pytest.raises(BrokerUnusable, match="username= and password="):
+        open_broker(re.sub("//.*@", "//", server.url)).connect()
+
+
+def test_a_file_of_certificates_that_is_missing_is_named_as_a_cause(open_broker):
+    server = shared_tls_server()
+
+    with pytest.raises(ConnectionFailed, match=r"No such file or directory.*ssl_ca_certs"):
+        open_broker(server.url + ".missing").connect()
+
+
+def test_a_replica_refuses_messages_with_the_remedy(open_broker):
+    with redis_server() as server:
+        server.client().replicaof("127.0.0.1", server.port)  # of itself: it has a master, and takes no writes
+        with pytest.raises(
+            ConnectionFailed, match=r"read only replica\. Give the broker the master's address"
+        ) as raised:
+            send(open_broker(server.url), 1)
+
+    assert "script" not in str(raised.value)
+
+
+def test_a_port_where_no_redis_answers_cannot_be_used(open_broker):
+    with running(WEB_SERVER) as web:
+        broker = open_broker(f"redis://127.0.0.1:{web.line()}")
+
+        for use in (broker.connect, lambda: send(broker, 1)):
+            with pytest.raises(BrokerUnusable, match=r"is no Redis.*nothing was stored.*Look at the host and the port"):
+                use()
+
+
 def test_a_certificate_of_an_unknown_authority_is_refused(open_broker):
     server = shared_tls_server()
 
-    with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(ConnectionFailed, match=r"CERTIFICATE_VERIFY_FAILED.*ssl_ca_certs="):
         open_broker(server.url.partition("?")[0]).connect()
 
 
@@ -360,7 +394,7 @@ def test_a_user_who_may_not_ask_about_the_server_can_use_it_and_is_told(open_bro
 def test_a_user_who_may_not_use_the_database_fails_the_start(open_broker):
     server = TlsServer(rules=documented_rules())
     try:
-        with pytest.raises(BrokerUnusable, match=r"permissions.*select"):
+        with pytest.raises(BrokerUnusable, match=r"permissions.*select.*\+select"):
             open_broker(server.url.replace("/0?", "/3?")).connect()
     finally:
         server.end()
@@ -418,6 +452,17 @@ def test_nothing_is_said_of_a_server_that_keeps_everything(open_broker, caplog):
 
     assert caplog.records == []
 
+
+WEB_SERVER = """
+    import socketserver
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        print(server.server_address[1])
+        server.serve_forever()
+"""
 
 OLD_SERVER = """
     import socketserver

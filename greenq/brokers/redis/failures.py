@@ -39,11 +39,22 @@ _REFUSALS = (
 )
 #: Refusals that stay until somebody changes the password or the user's rights.
 _LASTING = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+#: What to do, by a part of what was said.
+_REMEDIES = {
+    "Authentication required": "Give the broker username= and password=, or both in its URL",
+    "invalid username-password": "Look at the user and the password that the broker was given",
+    "'select' command": "Allow it (+select), or use database 0",
+    "read only replica": "Give the broker the master's address, or sentinel.master_for(name)",
+    "CERTIFICATE_VERIFY_FAILED": "ssl_ca_certs=/path/to/ca.crt, in the URL or as an argument, names the authority "
+    "that signed the server's certificate",
+    "No such file or directory": "Look for the socket, or for the file that ssl_ca_certs names",
+}
 #: Errors of which nobody knows what they left behind.
 _BROKEN = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
     redis.exceptions.ClusterError,
+    redis.exceptions.InvalidResponse,
     OSError,
 )
 
@@ -55,7 +66,11 @@ def explain(error: BaseException, address: str, *, was_sent: bool) -> Connection
       address(str): Of the server.
       was_sent(bool): Whether the server may have got the command.
     """
-    text = (str(error) or type(error).__name__).rstrip(".")
+    text = _said_by(error)
+    if isinstance(error, redis.exceptions.InvalidResponse) and not was_sent:
+        return BrokerUnusable(
+            f"What answers at {address} is no Redis, so nothing was stored: {text}. Look at the host and the port"
+        )
     if isinstance(error, REPLIES):
         # Of a script, older servers put the code inside a longer sentence.
         if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
@@ -70,3 +85,11 @@ def explain(error: BaseException, address: str, *, was_sent: bool) -> Connection
         f"Redis at {address} did not answer: {text}. What was to be stored may or may not be: doing it again can "
         "run a message twice"
     )
+
+
+def _said_by(error: BaseException) -> str:
+    """What an error says and what to do about it, without its full stop."""
+    # A script's error ends with where in the script it was.
+    text = (str(error) or type(error).__name__).partition(" script: ")[0].rstrip(".")
+    remedy = next((remedy for part, remedy in _REMEDIES.items() if part in text), None)
+    return text if remedy is None else f"{text}. {remedy}"
