@@ -50,6 +50,20 @@ def test_importing_greenq_imports_neither_gevent_nor_a_brokers_client():
     assert [name for name in CLIENTS if name in modules] == []
 
 
+def test_the_redis_broker_without_redis_py_tells_what_to_install():
+    told = run(
+        "import sys, json\n"
+        "sys.modules['redis'] = None\n"
+        "try:\n"
+        "    import greenq.brokers.redis\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(json.dumps([error.name, str(error)]))\n"
+    )
+
+    assert told[0] == "redis"
+    assert "pip install" in told[1]
+
+
 def test_declaring_and_sending_imports_no_gevent():
     modules = loaded_by(
         "import greenq\n"
