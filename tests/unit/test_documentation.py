@@ -8,7 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from greenq.brokers.stub import StubBroker
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_on_actors_lists_every_option_there_is():
+    page = (ROOT / "docs/actors.md").read_text()
+    _, table = page.split("| option |")
+
+    documented = set(re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE))
+
+    assert documented == StubBroker().actor_options
 
 
 def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
