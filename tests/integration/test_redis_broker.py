@@ -736,6 +736,14 @@ def test_passwords_are_told_nowhere():
         assert "localhost:1" in str(broker)
 
 
+def test_a_database_other_than_0_is_named_because_two_databases_are_two_queues():
+    url = "redis://localhost:1"
+
+    assert "db=" not in str(RedisBroker(url=url))
+    assert str(RedisBroker(url=f"{url}/3")) == "RedisBroker(localhost:1, db=3, namespace='greenq')"
+    assert str(RedisBroker(host="localhost", port=1, db=3)) == "RedisBroker(localhost:1, db=3, namespace='greenq')"
+
+
 def test_namespaces_do_not_see_each_other(open_broker):
     one, other = open_broker(namespace="one"), open_broker(namespace="one:other")
     send(one, 1)

@@ -20,7 +20,7 @@ from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Envelope
 from .attachment import Attachment
-from .connection import check_client, is_cluster, make_client, where
+from .connection import check_client, database_of, is_cluster, make_client, where
 from .consumer import RedisConsumer, store
 from .dead_letters import RedisDeadLetters
 from .keys import Layout
@@ -100,7 +100,9 @@ class RedisBroker(Broker):
         _brokers.add(self)
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}({where(self.client)}, namespace={self.namespace!r})"
+        database = database_of(self.client)
+        chosen = f", db={database}" if database else ""
+        return f"{type(self).__name__}({where(self.client)}{chosen}, namespace={self.namespace!r})"
 
     __repr__ = __str__
 

@@ -99,6 +99,11 @@ def where(client: Any) -> str:
     return f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
 
 
+def database_of(client: Any) -> int:
+    """The number of the database that a client uses; a cluster has only 0."""
+    return 0 if is_cluster(client) else int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
 # -- connections
 
 
