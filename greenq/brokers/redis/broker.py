@@ -21,10 +21,11 @@ from ...runtime import current
 from ...verdict import Envelope
 from .attachment import Attachment
 from .connection import check_client, database_of, is_cluster, make_client, where
-from .consumer import RedisConsumer, store
+from .consumer import RedisConsumer
 from .dead_letters import RedisDeadLetters
 from .keys import Layout
 from .scripts import COUNT, FLUSH
+from .store import store
 
 if TYPE_CHECKING:
     from ...middleware import Middleware
