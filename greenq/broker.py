@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .clock import now_ms
 from .consumer import Consumer, MessageProxy, read_eta
-from .errors import ActorNotFound, ConnectionError, ConnectionFailed, EnqueueManyFailed, MiddlewareError
+from .errors import (
+    ActorNotFound,
+    ConnectionError,
+    ConnectionFailed,
+    EnqueueManyFailed,
+    MiddlewareError,
+    QueueJoinTimeout,
+)
 from .inspection import DeadLetters, QueueCounts
 from .logging import get_logger
 from .message import Message
 from .names import canonical_queue_name, delay_queue_name
+from .runtime import current
 from .verdict import Envelope
 
 if TYPE_CHECKING:
@@ -449,6 +458,11 @@ class Broker:
         """
         raise NotImplementedError(f"{type(self).__name__} does not count messages.")
 
+    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
+        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
+        ready, reserved, delayed, dead = self.queue_counts(queue_name)
+        return ready + (reserved or 0), delayed, dead
+
     def dead_letters_of(self, queue_name: str) -> DeadLetters:
         """The dead letters of a queue: to look at, to send back, to delete. See inspection.py.
 
@@ -462,22 +476,37 @@ class Broker:
         raise NotImplementedError
 
     def flush_all(self) -> None:
-        """Drop all messages of all declared queues."""
-        raise NotImplementedError
+        """Drop all messages of all declared queues. May switch."""
+        for queue_name in list(self.queues):
+            self.flush(queue_name)
 
-    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
-        """Wait until all messages of a queue have been processed. Meant for tests.
+    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
+        """Wait until nothing of a queue is ready, delayed or reserved. Meant for tests.
 
         Parameters:
           queue_name(str): The queue.
+          interval(int): Milliseconds between two looks. Default: 100.
           timeout(int): Milliseconds. Default: no limit.
 
         Raises:
-          QueueJoinTimeout: They were not in time.
+          QueueJoinTimeout: There still was something.
 
         May switch.
         """
-        raise NotImplementedError
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            waiting, delayed, _ = self.get_queue_message_counts(queue_name)
+            if waiting + delayed == 0:
+                return
+            pause_s = interval / 1000
+            if deadline is not None:
+                pause_s = min(pause_s, deadline - time.monotonic())
+                if pause_s <= 0:
+                    raise QueueJoinTimeout(
+                        f"Queue {queue_name!r} still had {waiting} messages that were ready or running and {delayed} "
+                        f"delayed ones after {timeout} ms. Is a worker running on it?"
+                    )
+            current().sleep(pause_s)
 
 
 #: What one portion of many messages is, at most: short enough for a server that does nothing

@@ -141,15 +141,14 @@ class StubBroker(Broker):
             if queue_name in self.dead_letters_by_queue:
                 self.dead_letters_by_queue[queue_name].clear()
 
-    def flush_all(self) -> None:
-        for queue_name in list(self.queues):
-            self.flush(queue_name)
-
-    def join(self, queue_name: str, *, timeout: int | None = None, fail_fast: bool | None = None) -> None:
+    def join(
+        self, queue_name: str, *, interval: int = 100, timeout: int | None = None, fail_fast: bool | None = None
+    ) -> None:
         """Wait until all messages of a queue, delayed ones and retries included, are done.
 
         Parameters:
           queue_name(str): The queue.
+          interval(int): Accepted and of no meaning: it need not look, because it is told.
           timeout(int): Milliseconds. Default: no limit.
           fail_fast(bool): Whether to raise what the first dead letter of this queue raised.
             Dead letters of earlier joins count until they are flushed. Default: the broker's

@@ -1,8 +1,15 @@
-"""Queues are emptied."""
+"""Queues are emptied, and waited for until they are empty."""
 
 from __future__ import annotations
 
-from .fetching import message, nacks, names, take
+import threading
+
+import pytest
+
+from greenq.errors import QueueJoinTimeout
+from tests.support.waiting import PATIENCE_S
+
+from .fetching import acks, message, nacks, names, take
 
 
 def test_flush_drops_waiting_delayed_and_dead_messages(broker, consumer, dead):
@@ -49,3 +56,22 @@ def test_a_queue_can_be_used_after_it_was_flushed(broker, consumer):
     broker.enqueue(message("after"))
 
     assert names(take(consumer)) == ["after"]
+
+
+def test_join_returns_when_what_was_reserved_is_settled(broker, consumer):
+    broker.enqueue(message("reserved"))
+    taken = take(consumer)
+    settling = threading.Timer(0.1, lambda: consumer.complete(acks(taken)))
+
+    settling.start()
+    broker.join("default", interval=5, timeout=PATIENCE_S * 1000)
+
+    assert broker.queue_counts("default")[:3] == (0, 0, 0)
+    settling.join()
+
+
+def test_join_gives_up_after_its_timeout(broker):
+    broker.enqueue(message("delayed"), delay=60_000)
+
+    with pytest.raises(QueueJoinTimeout):
+        broker.join("default", interval=5, timeout=20)

@@ -7,13 +7,12 @@ in operations.py, worker ids and their leases in membership.py; attachment.py pu
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ...broker import Broker, checked_lease
-from ...errors import QueueJoinTimeout, QueueNotFound
+from ...errors import QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
@@ -157,44 +156,6 @@ class SqliteBroker(Broker):
         """Drop all messages of a queue, but for those that other processes are running. May switch."""
         attachment = self._attach()
         attachment.store.do(Flush(canonical_queue_name(queue_name), attachment.membership.value))
-
-    def flush_all(self) -> None:
-        """Drop all messages of all declared queues. May switch."""
-        for queue_name in list(self.queues):
-            self.flush(queue_name)
-
-    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
-        """Wait until nothing of a queue is ready, delayed or reserved. Meant for tests.
-
-        Parameters:
-          queue_name(str): The queue.
-          interval(int): Milliseconds between two looks.
-          timeout(int): Milliseconds. Default: no limit.
-
-        Raises:
-          QueueJoinTimeout: There still was something.
-
-        May switch.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while True:
-            waiting, delayed, _ = self.get_queue_message_counts(queue_name)
-            if waiting + delayed == 0:
-                return
-            pause_s = interval / 1000
-            if deadline is not None:
-                pause_s = min(pause_s, deadline - time.monotonic())
-                if pause_s <= 0:
-                    raise QueueJoinTimeout(
-                        f"Queue {queue_name!r} still had {waiting} messages that were ready or running and {delayed} "
-                        f"delayed ones after {timeout} ms. Is a worker running on it?"
-                    )
-            current().sleep(pause_s)
-
-    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
-        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
-        ready, reserved, delayed, dead = self.queue_counts(queue_name)
-        return ready + (reserved or 0), delayed, dead
 
     def queue_counts(self, queue_name: str) -> QueueCounts:
         """How many messages of a queue are ready, reserved, delayed and dead. May switch."""
