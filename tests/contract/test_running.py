@@ -234,6 +234,30 @@ def test_messages_with_a_higher_priority_run_first_in_a_worker_of_one_slot(broke
     assert ran == [("high", 0), ("high", 1), ("high", 2), ("low", 0), ("low", 1), ("low", 2)]
 
 
+def test_urgent_messages_are_started_before_a_backlog_that_was_there_first(broker, start):
+    slots, urgent = 8, 10
+    started, sent_after = [], []
+
+    @greenq.actor(broker=broker)
+    def low(number):
+        started.append(("low", number))
+        if number == 100:
+            high.send_many([(number,) for number in range(urgent)])
+            sent_after.append(len(started))
+
+    @greenq.actor(broker=broker, priority=-1)
+    def high(number):
+        started.append(("high", number))
+
+    low.send_many([(number,) for number in range(10_000)])
+    start(threads=slots)
+    broker.join("default", **JOIN)
+
+    last = max(position for position, (name, _) in enumerate(started) if name == "high")
+    assert last < sent_after[0] + slots + urgent
+    assert len(started) == 10_000 + urgent
+
+
 def test_a_paused_worker_starts_nothing_until_it_is_resumed(broker, start, consume):
     ran = threading.Event()
 
