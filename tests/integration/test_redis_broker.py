@@ -727,6 +727,19 @@ def test_a_client_and_parameters_exclude_each_other(server):
         RedisBroker(client=server.client(), url=server.url)
 
 
+def test_a_url_takes_redis_pys_parameters_beside_it_and_wins_where_both_say_something(server):
+    broker = RedisBroker(url=server.url, port=1, max_connections=3, timeout=2, socket_timeout=7, middleware=[])
+    broker.declare_queue("default")
+
+    send(broker, 1)
+
+    assert counts(broker) == (1, 0, 0)
+    assert broker.client.connection_pool.max_connections == 3
+    assert broker.client.connection_pool.connection_kwargs["socket_timeout"] == 7
+    broker.close()
+    broker.client.close()
+
+
 def test_passwords_are_told_nowhere():
     for broker in (RedisBroker(url="redis://user:secret@localhost:1/0"), RedisBroker(password="secret", port=1)):
         broker.declare_queue("default")

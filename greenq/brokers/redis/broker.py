@@ -41,7 +41,8 @@ class RedisBroker(Broker):
         RedisBroker(client=sentinel.master_for("jobs"))
 
     Parameters:
-      url(str): Of the server: redis://, rediss:// or unix://. Other parameters are added to it.
+      url(str): Of the server: redis://, rediss:// or unix://. Other parameters are added to it;
+        where both say something, the URL counts.
       middleware(list[Middleware]): Default: ``default_middleware``.
       namespace(str): The first part of all keys. Default: "greenq".
       maintenance_chance(int): Accepted and of no meaning: maintenance is done on a timer,

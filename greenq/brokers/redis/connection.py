@@ -55,11 +55,12 @@ def make_client(url: str | None, parameters: dict[str, Any]) -> Any:
     }
     if url is None or not url.startswith("unix:"):
         settings |= {"socket_connect_timeout": TIMEOUT_S, "socket_keepalive": True}
-    settings |= parameters
-    if url is not None:
-        pool = redis.BlockingConnectionPool.from_url(url, max_connections=MOST_LINKS, timeout=TIMEOUT_S, **settings)
-        return redis.Redis(connection_pool=pool)
-    return redis.Redis(**settings)
+    if url is None:
+        return redis.Redis(**settings | parameters)
+    of_the_pool = {"max_connections": MOST_LINKS, "timeout": TIMEOUT_S}
+    return redis.Redis(
+        connection_pool=redis.BlockingConnectionPool.from_url(url, **of_the_pool | settings | parameters)
+    )
 
 
 def is_cluster(client: Any) -> bool:
