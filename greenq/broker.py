@@ -54,8 +54,8 @@ def get_broker() -> Broker:
     """The global broker; the default one is made if none was set.
 
     The default is what the environment variable GREENQ_BROKER_URL names; if it is unset,
-    RabbitMQ where pika is installed, else Redis where redis is installed, else the
-    embedded broker with its file greenq.db in the current directory.
+    Redis on this machine where the package redis is installed, else the embedded broker
+    with its file greenq.db in the current directory.
     """
     global _global_broker
     if _global_broker is None:

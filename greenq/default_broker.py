@@ -23,7 +23,7 @@ DEFAULT_FILE = "greenq.db"
 #: Major versions of clients below which a broker would not work.
 _OLDEST_CLIENTS = {"redis": 5}
 
-_SCHEMES = "redis://, rediss://, sqlite:///path and memory://"
+_SCHEMES = "redis://, rediss://, unix:///path of a Redis socket, sqlite:///path and memory://"
 
 
 def make_default_broker() -> Broker:
@@ -45,8 +45,8 @@ def broker_from_url(url: str) -> Broker:
     """The broker that a URL names.
 
     Parameters:
-      url(str): ``redis://``, ``rediss://``, ``amqp://``, ``amqps://``, ``sqlite:///path``
-        (four slashes for an absolute path) or ``memory://``.
+      url(str): ``redis://``, ``rediss://``, ``unix:///path`` (a Redis server's socket),
+        ``sqlite:///path`` (four slashes for an absolute path) or ``memory://``.
 
     Raises:
       ValueError: It names none, or one that is not part of this version.
@@ -66,9 +66,11 @@ def broker_from_url(url: str) -> Broker:
         from .brokers.stub import StubBroker
 
         return StubBroker()
-    if parts.scheme in ("redis", "rediss"):
+    if parts.scheme in ("redis", "rediss", "unix"):
         if not _exists("redis"):
-            raise ValueError("A redis:// URL needs redis-py, which is not installed: pip install 'greenq[redis]'.")
+            raise ValueError(
+                f"A {parts.scheme}:// URL needs redis-py, which is not installed: pip install 'greenq[redis]'."
+            )
         from .brokers.redis import RedisBroker
 
         return RedisBroker(url=url)

@@ -101,6 +101,15 @@ def test_a_redis_url_names_a_server_and_tells_no_password(monkeypatch, scheme):
     assert "secret" not in repr(broker)
 
 
+def test_a_socket_of_a_redis_server_is_a_url(monkeypatch):
+    monkeypatch.setenv("GREENQ_BROKER_URL", "unix:///run/redis/redis.sock?db=2")
+
+    broker = greenq.get_broker()
+
+    assert isinstance(broker, RedisBroker)
+    assert "/run/redis/redis.sock" in repr(broker)
+
+
 def test_redis_is_the_default_where_its_client_is_new_enough(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda module: "5.0.1")
 
