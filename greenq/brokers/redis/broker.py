@@ -62,10 +62,12 @@ class RedisBroker(Broker):
 
     Attributes:
       client: The client that was given, or the one that was made. For the application's own use.
-      namespace(str): As given.
+      namespace, maintenance_chance, dead_message_ttl, requeue_deadline, requeue_interval: As given.
+      heartbeat_timeout, lease_ms(int): The length of this process's lease, in milliseconds.
 
     Raises:
-      ValueError: The namespace cannot be one, or the client decodes responses.
+      ValueError: The namespace cannot be one, the client decodes responses or is one of replicas, a
+        duration makes no sense, or there is a client and what it takes to make one.
     """
 
     holds_delays: ClassVar[bool] = True

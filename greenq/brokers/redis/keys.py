@@ -89,8 +89,8 @@ class Layout:
     def __init__(self, namespace: str, *, is_cluster: bool) -> None:
         if not namespace or any(character in namespace for character in _FORBIDDEN_IN_NAMESPACE):
             raise ValueError(
-                f"{namespace!r} cannot be a namespace: it must not be empty, nor hold braces or line ends. Redis "
-                "Cluster reads braces in keys."
+                f"{namespace!r} cannot be a namespace: it must not be empty, nor hold braces, line ends or a NUL. "
+                "Redis Cluster reads braces in keys."
             )
         self._format = "{%s:%s}" if is_cluster else "%s:%s"
         self._namespace = namespace

@@ -2,7 +2,7 @@
 --
 -- Keys: ready, messages, priorities, delayed, deliveries, workers, dead, dead messages,
 --   dead reasons, dead deliveries.
--- Arguments: the worker that asks, or ''.
+-- Arguments: the worker that asks; what it holds itself is dropped.
 -- Answers nothing.
 --
 -- Atomic, because a message that is fetched in between would lose its payload.

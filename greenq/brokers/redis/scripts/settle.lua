@@ -1,8 +1,8 @@
 -- Write what became of messages, and what follows from them.
 --
 -- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, dead,
---   dead messages, dead reasons, dead deliveries, workers; then ready, messages, priorities, delayed of each other
---   queue that something follows on.
+--   dead messages, dead reasons, dead deliveries, workers; then ready, messages, priorities,
+--   delayed of each other queue that something follows on.
 -- Arguments: the holder; then four lists, each with its length first:
 --   ids of those that are done
 --   id and new id of those that go back, the one fetched last first
