@@ -8,7 +8,6 @@ in a task of its own, and only if a middleware wants it.
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Sequence
 
@@ -18,11 +17,7 @@ from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Runtime
 from ..verdict import Action, Verdict
-from .outage import Outage
-
-#: Between two tries while the broker is away; see worker/consumer.py.
-_SHORTEST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 1.0
+from .outage import Outage, pause_s
 
 
 class Completer:
@@ -119,16 +114,15 @@ class Completer:
 
     def _write(self, batch: list[Verdict]) -> Sequence[Verdict]:
         """Write the batch, however long the broker is away; return what it refused."""
-        pause_s = _SHORTEST_PAUSE_S
+        failures = 0
         while True:
             try:
                 assert self.consumer is not None, "verdicts come from a consumer's messages"
                 refused = self._complete(self.consumer, batch)
             except ConnectionError as error:
                 self._outage.note_failure(self, error)
-                # Jitter, so that the workers of an outage do not all come back at once.
-                self._runtime.sleep(pause_s * random.uniform(0.5, 1))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                self._runtime.sleep(pause_s(failures))
+                failures += 1
             except Exception:
                 return self._write_one_by_one(batch)
             else:

@@ -6,7 +6,6 @@ slots it did not need. So a worker never holds what it cannot start at once.
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,11 @@ from ..logging import get_logger
 from ..runtime import Task
 from ..verdict import Action, Verdict
 from .completer import Completer
+from .outage import pause_s
 
 if TYPE_CHECKING:
     from ..consumer import Consumer
     from .worker import Worker
-
-#: Between two tries while the broker is away. Short at the most, too: a broker that is back
-#: is to be used at once, and a try a second of each worker is nothing to it.
-_SHORTEST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 1.0
 
 
 class ConsumerThread:
@@ -92,7 +87,7 @@ class ConsumerThread:
 
     def _run(self) -> None:
         self.broker.emit_after("consumer_thread_boot", self)
-        pause_s = _SHORTEST_PAUSE_S
+        failures = 0
         while not self._is_stopping:
             try:
                 self._open()
@@ -104,15 +99,14 @@ class ConsumerThread:
                         self._quiet.clear()
                     elif self._fetch():
                         self._note_success()
-                        pause_s = _SHORTEST_PAUSE_S
+                        failures = 0
             except ConnectionError as error:
                 self.outage.note_failure(self, error)
             except Exception as error:
                 self._note_failure(error)
             if not self._is_stopping:
-                # Jitter, so that the workers of an outage do not all come back at once.
-                self.worker.runtime.sleep(pause_s * random.uniform(0.5, 1))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                self.worker.runtime.sleep(pause_s(failures))
+                failures += 1
         if self.consumer is not None and self.consumer._taken is not None:
             self.completer.hand_over(Verdict(Action.REQUEUE, self.consumer._taken))
         self._quiet.set()

@@ -2,18 +2,33 @@
 
 Many tasks of a worker notice the same outage, each in its own time: the consumer and the
 completer of every queue. It lasts from the first failure of any of them until all work, and
-go on to: a broker that comes back may go away a few times more before it stays.
+go on to: a broker that comes back may go away a few times more before it stays. Here is also
+for how long they pause; they wait themselves. An outage at the start is in arrival.py.
 """
 
 from __future__ import annotations
 
 import time
 
+from ..backoff import backoff_ms
 from ..logging import get_logger
 from ..runtime import Runtime, Timer
 
 #: Seconds without a failure after which an outage is over.
 _STEADY_S = 1.0
+
+#: Between two tries while the broker is away. Short at the most, too: a broker that is back
+#: is to be used at once, and a try a second of each worker is nothing to it.
+_SHORTEST_PAUSE_MS, _LONGEST_PAUSE_MS = 50, 1000
+
+
+def pause_s(failures: int) -> float:
+    """Seconds until the next try, with jitter: the workers of an outage must not all come back at once.
+
+    Parameters:
+      failures(int): Tries that failed before this one, so 0 at the first.
+    """
+    return backoff_ms(failures, min_backoff_ms=_SHORTEST_PAUSE_MS, max_backoff_ms=_LONGEST_PAUSE_MS) / 1000
 
 
 class Outage:
