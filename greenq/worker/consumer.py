@@ -138,16 +138,16 @@ class ConsumerThread:
             return True
         # What it has taken already is for others, if there is no room for it now.
         has_one = isinstance(consumer, BatchConsumer) and consumer._taken is not None
-        taken = slots.take(consumer.batch_size, 0 if has_one else self.worker.worker_timeout / 1000)
-        if not taken:
+        room = slots.take(consumer.batch_size, 0 if has_one else self.worker.worker_timeout / 1000)
+        if not room:
             self._let_go()
             return False
         messages: list[MessageProxy] = []
         try:
             if not (self._is_stopping or self._is_paused):
-                messages = consumer.fetch(taken)
+                messages = consumer.fetch(room)
         finally:
-            slots.give_back(taken - len(messages))
+            slots.give_back(room - len(messages))
         for message in messages:
             message._consumer = consumer
         if self._is_stopping:
@@ -158,6 +158,8 @@ class ConsumerThread:
 
     def _let_go(self) -> None:
         """Return a message that a wait has taken and for which there is no slot."""
+        # A consumer of the API reference keeps it: it can only wait by taking, so the next
+        # wait would take another one in its place.
         consumer = self.consumer
         if isinstance(consumer, BatchConsumer) and consumer._taken is not None:
             message, consumer._taken = consumer._taken, None
