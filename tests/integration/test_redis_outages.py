@@ -191,12 +191,14 @@ def test_a_send_during_an_outage_says_whether_the_message_may_be_stored(server, 
     jobs = Jobs(open_broker())
     jobs.send([0])
     end = how(server)
+    began = time.monotonic()
 
     try:
         with pytest.raises(greenq.ConnectionClosed, match="may or may not be"):
             jobs.send([1])  # over a connection that was good just now
         with pytest.raises(greenq.ConnectionFailed, match="nothing was stored"):
             jobs.send([2])
+        assert time.monotonic() - began < 10 * TIMEOUT_S  # two time-outs, and nothing that is repeated
     finally:
         end()
 
