@@ -26,7 +26,7 @@ from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
 from tests.support.processes import both_worlds, output_of, running
 from tests.support.redis_server import redis_server, shared_server
-from tests.support.waiting import PATIENCE_S, beside
+from tests.support.waiting import PATIENCE_S, beside, happens
 
 SHORT_LEASE_MS = 300
 
@@ -341,6 +341,34 @@ def test_more_messages_than_one_step_moves_fall_due_together(broker, consumer):
     broker.write(envelopes)
 
     assert sorted(names(take(consumer, 2500))) == list(range(2500))
+
+
+def test_what_is_due_is_started_within_a_second_by_a_worker_under_full_load(open_broker):
+    broker = open_broker()
+    late_ms, left = [], []
+    has_run = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def load():
+        pass
+
+    @greenq.actor(broker=broker, priority=-1)
+    def due(at_ms):
+        late_ms.append(time.time() * 1000 - at_ms)
+        if len(late_ms) == 20:
+            left.append(broker.queue_counts("default").ready)
+            has_run.set()
+
+    load.send_many([()] * 50_000)
+    for number in range(20):
+        due.send_with_options(args=(time.time() * 1000 + 300 + 10 * number,), delay=300 + 10 * number)
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    happens(has_run)
+    worker.stop()
+
+    assert left[0] > 0, "the load was over before"
+    assert max(late_ms) <= 1000
 
 
 def test_a_large_batch_comes_in_order(broker, consumer):
