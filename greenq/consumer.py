@@ -129,6 +129,12 @@ class BatchConsumer(Consumer):
     def wait(self) -> bool:
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """Reserve nothing until the next ``wait``: end what an earlier one left under way. May switch.
+
+        Called before a while in which nobody waits or fetches.
+        """
+
     def fetch(self, count: int) -> list[MessageProxy]:
         raise NotImplementedError
 

@@ -93,7 +93,7 @@ class ConsumerThread:
                 self._open()
                 while not self._is_stopping:
                     if self._is_paused:
-                        self._let_go()
+                        self._rest()
                         self._quiet.set()
                         self._resumed.wait()
                         self._quiet.clear()
@@ -109,6 +109,8 @@ class ConsumerThread:
                 failures += 1
         if self.consumer is not None and self.consumer._taken is not None:
             self.completer.hand_over(Verdict(Action.REQUEUE, self.consumer._taken))
+            self.consumer._taken = None
+        self._rest()
         self._quiet.set()
         self.broker.emit_before("consumer_thread_shutdown", self)
 
@@ -155,6 +157,12 @@ class ConsumerThread:
         else:
             self._deliver(messages)
         return True
+
+    def _rest(self) -> None:
+        """Keep nothing from others while nothing is fetched."""
+        self._let_go()
+        if isinstance(self.consumer, BatchConsumer):
+            self.consumer.rest()
 
     def _let_go(self) -> None:
         """Return a message that a wait has taken and for which there is no slot."""

@@ -6,6 +6,7 @@ import signal
 import threading
 
 import pytest
+import redis.exceptions
 
 import greenq
 from greenq.brokers.redis import RedisBroker
@@ -104,14 +105,41 @@ def test_a_claim_is_met_while_the_consumer_is_busy_with_others(broker):
     assert reserved(broker) == 3
 
 
-def test_a_wake_returns_what_its_claim_has_reserved(broker, open_broker):
+def test_a_rest_after_a_wake_returns_what_the_claim_has_reserved(broker, open_broker):
     consumer = leave_a_claim(broker)
     send(broker, 1)  # is reserved by it now; nobody has read that
 
     consumer.wake()
+    assert not consumer.wait()
+    consumer.rest()
+
+    assert names(take(open_broker().consume("default"))) == [1]
+
+
+def test_a_rest_after_a_wake_in_the_middle_of_a_wait_returns_what_the_claim_has_reserved(broker, monkeypatch):
+    consumer = leave_a_claim(broker)
+
+    def is_interrupted(timeout=0):
+        send(broker, 1)  # is reserved by the claim, and the answer is not read any more
+        consumer.wake()
+        raise redis.exceptions.ConnectionError("Connection closed")
+
+    monkeypatch.setattr(consumer._peek._connection, "can_read", is_interrupted)
 
     assert not consumer.wait()
-    assert names(take(open_broker().consume("default"))) == [1]
+    consumer.rest()
+
+    assert broker.queue_counts("default") == (1, 0, 0, 0)
+
+
+def test_a_consumer_that_rests_has_nothing_reserved(broker):
+    consumer = leave_a_claim(broker)
+    send(broker, 1)
+
+    consumer.rest()
+
+    assert broker.queue_counts("default") == (1, 0, 0, 0)
+    assert names(take(consumer)) == [1]
 
 
 def test_a_consumer_that_was_woken_fetches_again(broker):

@@ -6,6 +6,7 @@ import threading
 import time
 
 import greenq
+from greenq.consumer import BatchConsumer
 from greenq.errors import ConnectionClosed, Shutdown
 
 
@@ -271,3 +272,17 @@ def test_after_hooks_have_run_when_the_worker_has_stopped(broker, start):
     worker.stop(10_000)
 
     assert order == ["after_ack", "after_worker_shutdown"]
+
+
+def test_consumers_of_a_paused_and_of_a_stopped_worker_rest(broker, start, monkeypatch):
+    rested = threading.Semaphore(0)
+    monkeypatch.setattr(BatchConsumer, "rest", lambda consumer: rested.release())
+    broker.declare_queue("default")
+    worker = start()
+
+    worker.pause()
+    assert rested.acquire(timeout=5)
+    worker.resume()
+    worker.stop()
+
+    assert rested.acquire(timeout=5)

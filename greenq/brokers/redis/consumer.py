@@ -113,13 +113,14 @@ class RedisConsumer(BatchConsumer):
         """
         if self._is_closed:
             raise ConnectionClosed("The consumer was closed")
-        if self._is_woken:
-            self._end_wait_if_woken()
+        if self._end_wait_if_woken():
             return False
         if self._peek.is_claiming:
             # It is left under way when a wait ends early, because something else is due.
             self._peek.wait(0, lambda: self._is_woken)
             self._take_claimed()
+            if self._end_wait_if_woken():
+                return self._taken is not None
         if self._lease.is_in_doubt:
             self._may_have_more = True  # fetching clears it up, and may find something
         if self._taken is None and not self._may_have_more:
@@ -134,17 +135,19 @@ class RedisConsumer(BatchConsumer):
             self._take_claimed()
         return self._taken is not None or self._may_have_more
 
-    def _end_wait_if_woken(self) -> None:
+    def _end_wait_if_woken(self) -> bool:
         if not (self._is_woken or self._is_closed):
-            return
-        # What was interrupted is of no use any more.
-        was_claiming = self._peek.is_claiming
+            return False
+        # What was interrupted is of no use any more. What it has reserved is returned by rest().
         self._peek.close()
         self._is_woken = False
-        if was_claiming:
-            # Nobody may fetch for long. If it fails, the next fetch does it, or the end of the lease.
-            with contextlib.suppress(ConnectionError), self._lease.fetching:
-                self._membership.clear_doubt(self.queue_name, self._links)
+        return True
+
+    def rest(self) -> None:
+        self._peek.close()
+        # If that fails, the next fetch does it, or the end of the lease.
+        with contextlib.suppress(ConnectionError):
+            self._clear_doubt()
 
     def _take_claimed(self) -> None:
         claimed, self._peek.claimed = self._peek.claimed, None
@@ -293,6 +296,11 @@ class RedisConsumer(BatchConsumer):
         if lease.unconfirmed:
             lease.unconfirmed.difference_update(ids)
         return refused
+
+    def _clear_doubt(self) -> None:
+        with self._lease.fetching:
+            if self._lease.is_in_doubt:
+                self._membership.clear_doubt(self.queue_name, self._links)
 
     def _settle_held(self, holder: str, verdicts: list[Verdict]) -> list[Verdict]:
         lease = self._lease
