@@ -561,6 +561,20 @@ def lose_answers(monkeypatch, name, times=1):
     monkeypatch.setattr(Link, "call", lossy)
 
 
+def lose_commands(monkeypatch, name, times=1):
+    """Have a script never reach the server."""
+    call = Link.call
+    left = [times]
+
+    def lossy(self, script, keys, args):
+        if script.name == name and left[0]:
+            left[0] -= 1
+            raise ConnectionClosed("the command was lost")
+        return call(self, script, keys, args)
+
+    monkeypatch.setattr(Link, "call", lossy)
+
+
 def test_what_a_fetch_reserved_whose_answer_was_lost_comes_with_the_next(broker, consumer, monkeypatch):
     send(broker, 1, 2, 3)
     held = take(consumer)
@@ -615,6 +629,76 @@ def test_messages_are_kept_through_hand_overs_whose_answers_are_lost(broker, con
     assert consumer.fetch(1) == []
     assert list(consumer.complete(requeues(held))) == []
     assert names(take(consumer, 2)) == [1, 2]
+
+
+def test_a_verdict_whose_answer_was_lost_counts_as_written_when_a_hand_over_was_lost_too(broker, consumer, monkeypatch):
+    send(broker, 1)
+    held = take(consumer)
+    lose_answers(monkeypatch, "settle")
+    with pytest.raises(ConnectionClosed):
+        consumer.complete(acks(held))
+    broker._attachment.membership.note_break()
+    lose_commands(monkeypatch, "hand_over")
+    with pytest.raises(ConnectionClosed):
+        consumer.fetch(1)
+
+    assert list(consumer.complete(acks(held))) == []
+
+
+def test_what_was_handed_over_by_a_step_whose_answer_was_lost_keeps_its_lease(broker, consumer, client, monkeypatch):
+    send(broker, 1)
+    held = take(consumer)
+    membership = broker._attachment.membership
+    membership.note_break()
+    lose_answers(monkeypatch, "hand_over")
+    with pytest.raises(ConnectionClosed):
+        consumer.fetch(1)
+    [(holder, _)] = client.zrange("greenq:default~workers", 0, -1, withscores=True)
+    client.zadd("greenq:default~workers", {holder: 1})  # as if nobody had renewed it for a long time
+
+    membership._renew()
+
+    [(_, leased_until)] = client.zrange("greenq:default~workers", 0, -1, withscores=True)
+    assert leased_until > 1
+    assert list(consumer.complete(acks(held))) == []
+
+
+def test_a_hand_over_in_the_middle_of_a_renewal_costs_no_lease(broker, consumer, monkeypatch):
+    send(broker, 1)
+    held = take(consumer)
+    membership = broker._attachment.membership
+    membership.note_break()
+    lose_commands(monkeypatch, "hand_over")
+    with pytest.raises(ConnectionClosed):
+        consumer.fetch(1)
+    call = Link.call
+
+    def slow(self, script, keys, args):
+        answer = call(self, script, keys, args)
+        lease = membership.lease("default")
+        if script.name == "renew" and lease.next_holder is not None:
+            membership.clear_doubt("default", broker._attachment.links)  # to the name that had no lease yet
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "call", slow)
+        membership._renew()
+
+    assert membership.take_losses() == []
+    assert list(consumer.complete(acks(held))) == []
+
+
+def test_a_late_verdict_does_not_make_the_worker_forget_that_it_has_the_message_again(broker, consumer, open_broker):
+    send(broker, 1)
+    late = take(consumer)
+    open_broker().take_back(broker.worker_id)
+    again = take(consumer)
+    assert len(consumer.complete(acks(late))) == 1
+
+    broker._attachment.membership.note_break()
+
+    assert consumer.fetch(1) == []
+    assert list(consumer.complete(acks(again))) == []
 
 
 def test_a_consumer_that_waits_looks_when_a_connection_broke(broker, consumer):

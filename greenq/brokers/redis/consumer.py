@@ -230,10 +230,11 @@ class RedisConsumer(BatchConsumer):
 
     def _note_fetched(self, holder: str, fetched: Any) -> list[MessageProxy]:
         ids, payloads, deliveries, more, due_ms = fetched
-        self._lease.known.update(ids)
+        messages = self._decode(ids, payloads, deliveries, holder)
+        self._lease.known.update((message.stored_id, message.number) for message in messages)
         self._may_have_more = bool(more)
         self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
-        return self._decode(ids, payloads, deliveries, holder)
+        return messages
 
     def _decode(
         self, ids: list[bytes], payloads: list[bytes | int | None], deliveries: list[bytes | None], held_by: str
@@ -292,7 +293,8 @@ class RedisConsumer(BatchConsumer):
         except BaseException:
             lease.unconfirmed.update(ids)
             raise
-        lease.known.difference_update(ids)
+        for verdict in verdicts:
+            lease.forget(verdict.message.stored_id, verdict.message.number)
         if lease.unconfirmed:
             lease.unconfirmed.difference_update(ids)
         return refused
@@ -311,11 +313,15 @@ class RedisConsumer(BatchConsumer):
                 return []
             next_holder = lease.next_holder
             verdicts = _of(verdicts, set(refused))
+            if next_holder is not None and lease.now(holder) == now:
+                # They may have been handed over, by a step whose answer has not come yet.
+                has_next_lease, *refused = self._settle(next_holder, verdicts)
+                if not refused:
+                    return []
+                has_lease = has_lease or has_next_lease
+                verdicts = _of(verdicts, set(refused))
             if lease.now(holder) != now:
                 continue  # they were handed over in between: ask whoever holds them now
-            if next_holder is not None:
-                # They may have been, by a step whose answer has not come yet.
-                has_lease, *refused = self._settle(next_holder, verdicts)
             ids = set(refused)
             if has_lease:
                 # Written by an attempt whose answer was lost.

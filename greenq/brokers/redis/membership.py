@@ -37,7 +37,8 @@ class Lease:
 
     Attributes:
       holder(str): The name now.
-      known(set[bytes]): Ids of the messages that were fetched and not settled.
+      known(dict[bytes, int]): Ids of the messages that were fetched and not settled, with the
+        number of their last fetch: what was lost may be here again, under the same id.
       unconfirmed(set[bytes]): Ids of messages that may be settled: the answer was lost.
       is_in_doubt(bool): Whether more may be reserved than is known: a fetch failed, or the
         server lost the last things that it confirmed.
@@ -49,7 +50,7 @@ class Lease:
 
     def __init__(self, holder: str) -> None:
         self.holder = holder
-        self.known: set[bytes] = set()
+        self.known: dict[bytes, int] = {}
         self.unconfirmed: set[bytes] = set()
         self.is_in_doubt = False
         self.next_holder: str | None = None
@@ -61,6 +62,11 @@ class Lease:
         """More may be reserved than is known."""
         self.is_in_doubt = True
 
+    def forget(self, stored_id: bytes, number: int) -> None:
+        """A message is settled; nothing if it was fetched again since this number."""
+        if self.known.get(stored_id) == number:
+            del self.known[stored_id]
+
     def hand_over(self, holder: str) -> None:
         """Go on under a name to which everything was handed over."""
         self._handed_over[self.holder] = holder
@@ -71,7 +77,7 @@ class Lease:
         """Go on under a name that holds nothing: what was known is others' now."""
         self.holder = holder
         self.next_holder = None
-        self.known = set()
+        self.known = {}
 
     def now(self, holder: str) -> str:
         """Who holds now what this holder fetched."""
@@ -216,17 +222,28 @@ class Membership:
         if self._is_left:
             return
         self._expired.clear()
-        held = [(queue_name, lease.holder) for queue_name, lease in list(self._leases_by_queue.items())]
+        held: list[tuple[str, str]] = []
+        offered: set[str] = set()
+        for queue_name, lease in list(self._leases_by_queue.items()):
+            held.append((queue_name, lease.holder))
+            # After an answer that was lost it may have everything, until the next fetch asks
+            # again: which may be long, if no slot is free.
+            next_holder = lease.next_holder
+            if next_holder is not None:
+                held.append((queue_name, next_holder))
+                offered.add(next_holder)
         # All in one command, but where they are in different slots.
         portions = [[each] for each in held] if self._is_cluster else [held]
         away: dict[str, ConnectionError] = {}
         for portion in portions:
-            self._renew_portion(portion, away)
+            self._renew_portion(portion, offered, away)
         # The leases on what other nodes have are kept all the same.
         if away and not self._kept_since:
             raise next(iter(away.values()))
 
-    def _renew_portion(self, portion: list[tuple[str, str]], away: dict[str, ConnectionError]) -> None:
+    def _renew_portion(
+        self, portion: list[tuple[str, str]], offered: set[str], away: dict[str, ConnectionError]
+    ) -> None:
         names = [queue_name for queue_name, _ in portion]
         address = ""
         try:
@@ -236,7 +253,8 @@ class Membership:
             answers = self._renew_some(portion, self._own, takes=False)
             for (queue_name, holder), answer in zip(portion, answers, strict=True):
                 is_handed_over = self._leases_by_queue[queue_name].next_holder is not None
-                if answer & _LOST and not is_handed_over and not self._is_left:
+                is_lost = answer & _LOST and holder not in offered
+                if is_lost and not is_handed_over and not self._is_left:
                     self.replace(queue_name, holder, self._own)
         except ConnectionError as error:
             away[address] = error
