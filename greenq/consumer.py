@@ -72,6 +72,13 @@ class Consumer:
     def wake(self) -> None:
         """End a ``wait`` that is under way. May be called from any thread."""
 
+    def rest(self) -> None:
+        """Reserve nothing until the next ``wait``: return what came ahead, end what is under way.
+
+        Called when nothing will be fetched for a while: at a pause, and at a stop, when jobs may
+        still run for long. Brokers that send nothing ahead do nothing here. May switch.
+        """
+
     def fetch(self, count: int) -> list[MessageProxy]:
         """Fetch up to ``count`` messages, without waiting where the broker can tell.
 
@@ -128,12 +135,6 @@ class BatchConsumer(Consumer):
 
     def wait(self) -> bool:
         raise NotImplementedError
-
-    def rest(self) -> None:
-        """Reserve nothing until the next ``wait``: end what an earlier one left under way. May switch.
-
-        Called before a while in which nobody waits or fetches.
-        """
 
     def fetch(self, count: int) -> list[MessageProxy]:
         raise NotImplementedError

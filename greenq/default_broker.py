@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "greenq.db"
 
 #: Major versions of clients below which a broker would not work.
-_OLDEST_CLIENTS = {"redis": 5}
+_OLDEST_CLIENTS = {"pika": 1, "redis": 5}
 
-_SCHEMES = "redis://, rediss://, unix:///path of a Redis socket, sqlite:///path and memory://"
+_SCHEMES = "amqp://, amqps://, redis://, rediss://, unix:///path of a Redis socket, sqlite:///path and memory://"
 
 
 def make_default_broker() -> Broker:
@@ -74,6 +74,12 @@ def broker_from_url(url: str) -> Broker:
         from .brokers.redis import RedisBroker
 
         return RedisBroker(url=url)
+    if parts.scheme in ("amqp", "amqps"):
+        if not _exists("pika"):
+            raise ValueError("An amqp:// URL needs pika, which is not installed: pip install 'greenq[rabbitmq]'.")
+        from .brokers.rabbitmq import RabbitmqBroker
+
+        return RabbitmqBroker(url=url)
     # The URL may carry a password, so only its scheme is told.
     raise ValueError(
         f"The broker URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'}, for which "

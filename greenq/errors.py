@@ -14,6 +14,7 @@
     |   |       +-- ConnectionClosed    a connection broke while it was in use
     |   |       +-- ConnectionFailed    a connection could not be opened
     |   |       |   +-- BrokerUnusable  and trying again would not help
+    |   |       |       +-- QueueMismatch   a queue exists with other arguments
     |   |       +-- EnqueueManyFailed   some of many messages were stored
     |   |       +-- StorageError        the embedded broker's file failed
     |   +-- ResultError
@@ -53,6 +54,7 @@ __all__ = [
     "MessageTooLarge",
     "MiddlewareError",
     "QueueJoinTimeout",
+    "QueueMismatch",
     "QueueNotFound",
     "RateLimitExceeded",
     "ResultError",
@@ -155,6 +157,10 @@ class BrokerUnusable(ConnectionFailed):
     The broker is there, but refuses this password, is too old, is something else... Somebody
     has to change that: `greenq-worker` does not wait for it.
     """
+
+
+class QueueMismatch(BrokerUnusable):
+    """A queue exists on the server with other arguments than the broker was given."""
 
 
 class EnqueueManyFailed(ConnectionError):

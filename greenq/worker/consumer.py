@@ -161,8 +161,11 @@ class ConsumerThread:
     def _rest(self) -> None:
         """Keep nothing from others while nothing is fetched."""
         self._let_go()
-        if isinstance(self.consumer, BatchConsumer):
-            self.consumer.rest()
+        if self.consumer is not None:
+            try:
+                self.consumer.rest()
+            except ConnectionError as error:  # a broker that is away has it back already
+                self.logger.debug("What was sent ahead could not be returned: %s.", error)
 
     def _let_go(self) -> None:
         """Return a message that a wait has taken and for which there is no slot."""

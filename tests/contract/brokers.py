@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from greenq.broker import Broker
+from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
+from greenq.errors import DecodeError
+from greenq.message import Message
+from tests.support import rabbitmq_server
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import shared_server
 from tests.support.redis_tls import shared_tls_server
@@ -21,9 +25,17 @@ class Case(NamedTuple):
 
     Attributes:
       open: Makes the broker, closes it after the test.
+      dead: Reads the dead letters of a queue, oldest first, as (message or payload, reason); None
+        where the broker shows them itself.
+      orders(str): Which priorities it tells apart: "all", only those that are "raised" above
+        the usual one, or "none".
+      keeps_places(bool): Whether what a stopped worker returns is still in front of the rest.
     """
 
     open: Callable[[Path], Any]
+    dead: Callable[[Any, str], list[tuple[Message[Any] | bytes, str | None]]] | None = None
+    orders: str = "all"
+    keeps_places: bool = True
 
 
 @contextmanager
@@ -71,10 +83,59 @@ def _closing(broker: RedisBroker) -> Iterator[Broker]:
     broker.client.close()
 
 
+class _QuickToJoin(RabbitmqBroker):
+    """Looks around more often: in these tests nobody else has messages in hand.
+
+    Declaring a ladder of delays takes 0.1 s, once in a queue's life, which is longer than these
+    tests' delays: so it is done beforehand.
+    """
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
+        if queue_name in self.queues:
+            self._attach().ensure(queue_name)
+            self._attach().ensure_ladder(queue_name)
+        return super().consume(queue_name, prefetch, timeout)
+
+    def join(self, queue_name: str, min_successes: int = 3, idle_time: int = 20, *, timeout: int | None = None) -> None:
+        super().join(queue_name, min_successes, idle_time, timeout=timeout)
+
+
+def _rabbitmq(**options: Any) -> Callable[[Path], Any]:
+    @contextmanager
+    def open_broker(path: Path) -> Iterator[Broker]:
+        with rabbitmq_server.shared_server().vhost() as vhost:
+            broker = _QuickToJoin(url=vhost.url, **options)
+            yield broker
+            broker.close()
+
+    return open_broker
+
+
+def _dead_in_rabbitmq(broker: RabbitmqBroker, queue_name: str) -> list[tuple[Message[Any] | bytes, str | None]]:
+    letters = []
+    broker.declare_queue(queue_name, ensure=True)
+    while True:
+        method, properties, body = broker.channel.basic_get(queue_name + ".XQ")
+        if method is None:
+            break
+        letters.append((_message_in(body), properties.headers["x-greenq-reason"] or None))
+    del broker.channel  # returns them
+    return letters
+
+
+def _message_in(payload: bytes) -> Message[Any] | bytes:
+    try:
+        return Message.decode(payload)
+    except DecodeError:
+        return payload
+
+
 CASES = {
     "stub": Case(_stub),
     "sqlite": Case(_sqlite),
     "redis": Case(_redis),
     "redis with TLS and few rights": Case(_redis_with_tls),
     "redis cluster": Case(_redis_cluster),
+    "rabbitmq": Case(_rabbitmq(max_priority=10), _dead_in_rabbitmq, "raised", keeps_places=False),
+    "rabbitmq-quorum": Case(_rabbitmq(queue_type="quorum"), _dead_in_rabbitmq, "none", keeps_places=False),
 }

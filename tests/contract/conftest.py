@@ -15,6 +15,14 @@ def case(request):
     return CASES[request.param]
 
 
+@pytest.fixture(autouse=True)
+def _only_where_the_broker_orders_so(request, case):
+    """A test marked ``orders`` needs a broker that tells such priorities apart."""
+    marker = request.node.get_closest_marker("orders")
+    if marker is not None and case.orders != "all" and case.orders != marker.args[0]:
+        pytest.skip("this broker does not tell such priorities apart: see its page in docs/")
+
+
 @pytest.fixture
 def broker(case, tmp_path):
     with case.open(tmp_path) as broker:
@@ -23,10 +31,12 @@ def broker(case, tmp_path):
 
 
 @pytest.fixture
-def dead(broker):
+def dead(case, broker):
     """Reads the dead letters of a queue, oldest first, as (message or payload, reason)."""
 
     def dead(queue_name="default"):
+        if case.dead is not None:
+            return case.dead(broker, queue_name)
         letters = broker.dead_letters_of(queue_name).each(oldest_first=True)
         return [(letter.message or letter.payload, letter.reason) for letter in letters]
 

@@ -17,6 +17,7 @@ from greenq.message import MAX_MESSAGE_BYTES
 from greenq.verdict import Action, Verdict
 from tests.support.waiting import beside
 
+from .brokers import CASES
 from .fetching import acks, message, nacks, names, take, take_one
 
 JOIN = {"timeout": 20_000}
@@ -31,6 +32,12 @@ NO_MESSAGES = [
     *(b"", b"\0", b"\xff\xfe", b"null", b"[]", b"{", b"\x80\x04N.", b'{"queue_name":1}', b"=", b"+"),
     bytes(range(256)),
 ]
+
+
+@pytest.fixture(params=[name for name in CASES if CASES[name].dead is None])
+def case(request):
+    """The brokers that show their dead letters."""
+    return CASES[request.param]
 
 
 @pytest.fixture

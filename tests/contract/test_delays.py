@@ -67,6 +67,7 @@ def test_a_delay_of_zero_is_due_at_once(broker, consumer):
     assert names(take(consumer)) == ["now"]
 
 
+@pytest.mark.orders("raised")
 def test_messages_that_are_due_honour_priority(broker, consumer):
     broker.enqueue(message("low", broker_priority=1), delay=0)
     broker.enqueue(message("high", broker_priority=2), delay=0)

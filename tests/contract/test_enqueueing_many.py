@@ -48,6 +48,7 @@ def test_many_delayed_messages_come_when_they_are_due(broker, consumer):
     assert names(take(consumer, 3)) == [0, 1, 2]
 
 
+@pytest.mark.orders("raised")
 def test_priorities_of_many_count(broker, consumer):
     broker.enqueue_many([message("low"), message("high", broker_priority=9), message("higher", broker_priority=10)])
 

@@ -56,6 +56,7 @@ def test_messages_that_are_held_by_one_consumer_are_not_given_to_another(broker,
     assert second.fetch(1) == []
 
 
+@pytest.mark.orders("all")
 def test_a_lower_priority_of_the_actor_comes_first(broker, consumer):
     @greenq.actor(broker=broker, priority=10)
     def late(name):
@@ -74,6 +75,7 @@ def test_a_lower_priority_of_the_actor_comes_first(broker, consumer):
     assert names(take(consumer, 5)) == ["early 1", "early 2", "between", "late 1", "late 2"]
 
 
+@pytest.mark.orders("raised")
 def test_a_higher_broker_priority_comes_first_and_overrides_the_actor(broker, consumer):
     @greenq.actor(broker=broker, priority=-5)
     def work(name):
@@ -86,6 +88,7 @@ def test_a_higher_broker_priority_comes_first_and_overrides_the_actor(broker, co
     assert names(take(consumer, 3)) == ["in front", "usual", "behind"]
 
 
+@pytest.mark.orders("raised")
 def test_a_broker_priority_that_no_broker_can_hold_is_cut(broker, consumer):
     broker.enqueue(message("usual"))
     broker.enqueue(message("first", broker_priority=10**30))

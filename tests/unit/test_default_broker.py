@@ -8,6 +8,7 @@ import pytest
 
 import greenq
 from greenq import default_broker
+from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
@@ -110,14 +111,35 @@ def test_a_socket_of_a_redis_server_is_a_url(monkeypatch):
     assert "/run/redis/redis.sock" in repr(broker)
 
 
-def test_redis_is_the_default_where_its_client_is_new_enough(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda module: "5.0.1")
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_an_amqp_url_names_a_server_and_tells_no_password(monkeypatch, scheme):
+    monkeypatch.setenv("GREENQ_BROKER_URL", f"{scheme}://me:secret@localhost:1234/jobs")
+
+    broker = greenq.get_broker()
+
+    assert isinstance(broker, RabbitmqBroker)
+    assert "localhost:1234/jobs" in repr(broker)
+    assert "secret" not in repr(broker)
+
+
+def has_versions(monkeypatch, **versions):
+    monkeypatch.setattr("importlib.metadata.version", lambda module: versions.get(module, "0"))
+
+
+def test_rabbitmq_is_the_default_where_its_client_is_installed(monkeypatch):
+    has_versions(monkeypatch, pika="1.3.2", redis="5.0.1")
+
+    assert isinstance(greenq.get_broker(), RabbitmqBroker)
+
+
+def test_redis_is_the_default_where_only_its_client_is_new_enough(monkeypatch):
+    has_versions(monkeypatch, redis="5.0.1")
 
     assert isinstance(greenq.get_broker(), RedisBroker)
 
 
 def test_an_old_client_of_redis_counts_as_none(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda module: "4.6.0")
+    has_versions(monkeypatch, redis="4.6.0")
 
     broker = greenq.get_broker()
 

@@ -41,6 +41,7 @@ ORDER = list(ROOMS)
 #: Imports the API forces: (who, what). They are made inside functions, when they are needed.
 FORCED = {
     ("broker", "middleware"),  # the default list, and which hooks are overridden
+    ("default_broker", "brokers.rabbitmq"),
     ("default_broker", "brokers.redis"),
     ("default_broker", "brokers.sqlite"),
     ("default_broker", "brokers.stub"),

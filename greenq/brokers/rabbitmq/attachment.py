@@ -1,0 +1,270 @@
+"""What one process has of the server, from the first use until the broker is closed, or forks.
+
+Puts the parts together: one connection for publishing, one for consuming, each served where
+loop.py says. None of the parts knows the broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import pika
+
+from ...clock import now_ms
+from ...errors import ConnectionError, ConnectionFailed
+from ...verdict import Envelope
+from .connection import Call, ChannelRefused, Link
+from .consumer import Inbox
+from .loop import Answer, Loop
+from .publisher import Batch, Outgoing, Publisher
+from .subscription import Subscription
+from .topology import Queue, Topology, rung_for, wire_priority
+
+_NOT_FOUND = 404
+
+
+class Attachment:
+    """The parts, made but not yet connected.
+
+    Parameters:
+      endpoints(list[pika.ConnectionParameters]): The servers, in the order in which to try them.
+      topology(Topology): What to declare.
+      confirms(bool): Whether senders wait for the server's confirmation.
+      timeout_ms(int): How long they do.
+      logger(logging.Logger): The broker's.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[pika.ConnectionParameters],
+        topology: Topology,
+        confirms: bool,
+        timeout_ms: int,
+        logger: logging.Logger,
+    ) -> None:
+        self.topology = topology
+        self.logger = logger
+        self.loop = Loop()
+        self.publishing = Link(self.loop, endpoints)
+        self.consuming = Link(self.loop, endpoints)
+        # What a verdict brings with it is always confirmed: only then is its message removed.
+        self._publisher = Publisher(self.publishing)
+        self._sender = self._publisher if confirms else Publisher(self.publishing, confirms=False)
+        self._timeout_s = timeout_ms / 1000
+        self._declared: set[str] = set()
+        self._ladders: set[str] = set()
+        self._no_ladder_at: dict[str, float] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        self._lock = threading.Lock()
+
+    # -- queues
+
+    def ensure(self, queue_name: str, *, again: bool = False) -> None:
+        """Have a queue declared on the server, once. May switch.
+
+        Raises:
+          QueueMismatch: It exists with other arguments.
+          ConnectionError: The server is away.
+        """
+        if again or queue_name not in self._declared:
+            self.publishing.ask(_declare(self.topology.of(queue_name)))
+            self._declared.add(queue_name)
+
+    def ensure_ladder(self, queue_name: str) -> None:
+        """Have a queue's ladder of delays declared on the server, once. May switch."""
+        if queue_name not in self._ladders:
+            self.publishing.ask(_declare(self.topology.ladder(queue_name)))
+            self._ladders.add(queue_name)
+
+    def forget(self, queue_name: str) -> None:
+        """Have a queue, and its ladder, declared again before the next use."""
+        self._declared.discard(queue_name)
+        self._ladders.discard(queue_name)
+
+    def has_ladder(self, queue_name: str) -> bool:
+        """Whether anybody has declared it. May switch."""
+        if queue_name in self._ladders:
+            return True
+        # The server logs each question about a queue that is not there.
+        if time.monotonic() - self._no_ladder_at.get(queue_name, -1e9) < 1:
+            return False
+        rung = self.topology.ladder(queue_name)[0]
+        try:
+            self.publishing.ask([Call("queue_declare", {"queue": rung.name, "passive": True})])
+        except ChannelRefused as error:
+            if error.code != _NOT_FOUND:
+                raise
+            self._no_ladder_at[queue_name] = time.monotonic()
+            return False
+        self.ensure_ladder(queue_name)
+        return True
+
+    def counts(self, queue_name: str) -> tuple[int, int, int]:
+        """How many messages the server has: ready, delayed, dead. May switch."""
+        queues = self.topology.of(queue_name)
+        if self.has_ladder(queue_name):
+            queues += self.topology.ladder(queue_name)
+        frames = self.publishing.ask(_declare(queues))
+        dead, ready, *delayed = (frame.method.message_count for frame in frames)
+        return ready, sum(delayed), dead
+
+    def purge(self, queue_name: str) -> None:
+        """Drop all messages of a queue, but for those in somebody's hands. May switch."""
+        self.ensure(queue_name)
+        queues = self.topology.of(queue_name)
+        if self.has_ladder(queue_name):
+            # From the top, so that none comes down behind our back.
+            queues = [*reversed(self.topology.ladder(queue_name)), *reversed(queues)]
+        calls = [Call("queue_purge", {"queue": queue.name}) for queue in queues]
+        for _ in range(2):
+            self.publishing.ask(calls)
+            inbox = self._inboxes.get(queue_name)
+            if inbox is not None and inbox.subscription.lost is None:
+                # Asked once more, so that what the server sent before has come by now.
+                left = inbox.subscription.take_all()
+                inbox.subscription.acknowledge([delivery.tag for delivery in left])
+
+    def in_hand(self, queue_name: str) -> int:
+        """How many messages of a queue this process has."""
+        inbox = self._inboxes.get(queue_name)
+        return 0 if inbox is None or inbox.subscription.lost is not None else inbox.subscription.in_hand
+
+    # -- storing
+
+    def place(self, envelope: Envelope) -> Outgoing:
+        """Where a message goes: to its queue, or to a rung of its ladder. May switch: declares them."""
+        name = envelope.queue_name
+        self.ensure(name)
+        priority = wire_priority(envelope.priority)
+        if envelope.due_ms is not None and envelope.due_ms > now_ms():
+            self.ensure_ladder(name)
+            wait_ms = envelope.due_ms - now_ms()
+            if wait_ms > 0:
+                return Outgoing(rung_for(name, wait_ms), envelope.payload, priority)
+        return Outgoing(name, envelope.payload, priority)
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Store messages, and wait as senders do. May switch.
+
+        Raises:
+          ConnectionFailed: None is stored.
+          ConnectionClosed: They may be stored, or some of them.
+        """
+        (error,) = self._store([[self.place(envelope) for envelope in envelopes]], self._sender)
+        if error is not None:
+            raise error
+
+    def store(self, groups: Sequence[Sequence[Outgoing]]) -> list[ConnectionError | None]:
+        """Store groups of messages, confirmed; answer for each why it is not known to be. May switch."""
+        return self._store(groups, self._publisher)
+
+    def _store(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher) -> list[ConnectionError | None]:
+        batches = self._publish(groups, publisher)
+        returned = [batch for batch in batches if batch.returned and batch.error is None]
+        if returned:
+            self._store_returned(returned, publisher)
+        return [batch.error for batch in batches]
+
+    def _publish(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher) -> list[Batch]:
+        if not groups:
+            return []
+        answer = Answer(self.loop)
+        deadline = time.monotonic() + self._timeout_s
+        left = len(groups)
+
+        def on_done(_batch: Batch) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                answer.give()
+
+        batches = [Batch(group, on_done, deadline) for group in groups]
+        publisher.submit(batches)
+        answer.wait()
+        return batches
+
+    def _store_returned(self, batches: list[Batch], publisher: Publisher) -> None:
+        # Somebody deleted the queue; what came back was not stored, so once more.
+        gone = sorted({message.queue for batch in batches for message in batch.returned})
+        self._declared.clear()
+        self._ladders.clear()
+        try:
+            for name in sorted({name.partition(".DQ.")[0] for name in gone}):
+                base = name[:-3] if name.endswith((".DQ", ".XQ")) else name
+                self.ensure(base)
+                if any(".DQ." in each for each in gone):
+                    self.ensure_ladder(base)
+        except ConnectionError as error:
+            for batch in batches:
+                batch.error = error
+            return
+        again = self._publish([batch.returned for batch in batches], publisher)
+        for batch, second in zip(batches, again, strict=True):
+            batch.error = second.error
+            if second.returned:
+                batch.error = ConnectionFailed(
+                    f"RabbitMQ at {self.publishing.address} returned the message: queue "
+                    f"{second.returned[0].queue!r} was deleted, and again after it was declared anew"
+                )
+
+    # -- consuming
+
+    def join(self, queue_name: str) -> Inbox:
+        """The inbox of a queue, made by the first consumer. May switch."""
+        inbox = self._inboxes.get(queue_name)
+        if inbox is None or inbox.subscription.lost is not None:
+            self.ensure(queue_name, again=True)
+            subscription = Subscription(self.consuming, queue_name)
+            subscription.open()
+            inbox = Inbox(self, subscription, self.logger)
+            with self._lock:
+                known = self._inboxes.get(queue_name)
+                if known is None or known.subscription.lost is not None:
+                    self._inboxes[queue_name] = inbox
+                else:
+                    inbox, surplus = known, subscription
+                    self.loop.soon(lambda: surplus._channel.close())
+        with self._lock:
+            inbox.users += 1
+        return inbox
+
+    def leave(self, inbox: Inbox) -> None:
+        """A consumer was closed; the last one closes the inbox. May switch."""
+        with self._lock:
+            inbox.users -= 1
+            if inbox.users:
+                return
+            if self._inboxes.get(inbox.queue_name) is inbox:
+                del self._inboxes[inbox.queue_name]
+        # What is broken already has returned everything.
+        with contextlib.suppress(ConnectionError):
+            inbox.rest()
+            inbox.subscription.close()
+
+    # -- the end
+
+    def connect(self, queue_names: Sequence[str]) -> None:
+        """Connect, and see that these queues can be had. May switch."""
+        for queue_name in queue_names:
+            self.ensure(queue_name)
+        if not queue_names:
+            self.publishing.ask([])
+
+    def close(self) -> None:
+        """Return what nobody took and close connections, in good order. May switch."""
+        for inbox in list(self._inboxes.values()):
+            with contextlib.suppress(ConnectionError):
+                inbox.rest()
+        self.consuming.close()
+        self.publishing.close()
+        self.loop.close()
+
+
+def _declare(queues: Sequence[Queue]) -> list[Call]:
+    return [
+        Call("queue_declare", {"queue": queue.name, "durable": True, "arguments": queue.arguments}) for queue in queues
+    ]

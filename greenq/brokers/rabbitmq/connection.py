@@ -1,0 +1,245 @@
+"""One connection to the server: opened when it is needed, on the first address that answers.
+
+    Link        the connection; opens again after it was lost, when somebody needs it
+    Call        one thing to ask of the server, on a channel that is made for it
+
+Everything but ``ask`` and ``close`` is called in the loop (see loop.py) and answers by callbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pika
+import pika.exceptions
+
+from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed, QueueMismatch
+from .loop import Answer, Loop
+from .parameters import where, where_all
+
+#: Seconds after which a server that does not answer counts as away.
+TIMEOUT_S = 10.0
+
+# pika reports each broken connection with several lines and tracebacks, and again on the next
+# attempt; what matters is in the errors that are raised. Who wants its lines sets their level.
+if logging.getLogger("pika").level == logging.NOTSET:
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+class Call(NamedTuple):
+    """A method of pika's channel and its arguments."""
+
+    method: str
+    arguments: dict[str, Any]
+
+
+class ChannelRefused(ConnectionFailed):
+    """The server closed a channel because of what it was asked.
+
+    Attributes:
+      code(int): Of AMQP: 404 for what does not exist, 406 for what is different.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Link:
+    """A connection.
+
+    Parameters:
+      loop(Loop): Where it lives.
+      endpoints(list[pika.ConnectionParameters]): The servers, in the order in which to try them.
+    """
+
+    def __init__(self, loop: Loop, endpoints: Sequence[pika.ConnectionParameters]) -> None:
+        self.loop = loop
+        self._endpoints = endpoints
+        #: The open connection; None while there is none.
+        self.connection: Any = None
+        #: Why the server takes no messages at the moment; None if it does.
+        self.blocked_by: str | None = None
+        #: Called in the loop with an error when an open connection was lost.
+        self.on_lost: list[Callable[[ConnectionError], None]] = []
+        #: Called in the loop when the server takes messages again.
+        self.on_unblocked: list[Callable[[], None]] = []
+        self._waiting: list[tuple[Callable[[Any], None], Callable[[ConnectionError], None]]] = []
+        self._opening: Any = None
+        self._is_closed = False
+        self._closed_callbacks: list[Callable[[], None]] = []
+        self._address = where_all(endpoints)
+
+    @property
+    def address(self) -> str:
+        """The server that it is connected to, or all of them; for people."""
+        return self._address
+
+    # -- opening
+
+    def ready(self, on_open: Callable[[Any], None], on_failed: Callable[[ConnectionError], None]) -> None:
+        """Call one of these: with the open connection, or with the error if there is none."""
+        if self._is_closed:
+            on_failed(ConnectionClosed("The broker was closed"))
+        elif self.connection is not None:
+            on_open(self.connection)
+        else:
+            self._waiting.append((on_open, on_failed))
+            if self._opening is None:
+                self._try(0, [])
+
+    def _try(self, number: int, errors: list[str]) -> None:
+        if number >= len(self._endpoints):
+            self._opening = None
+            waiting, self._waiting = self._waiting, []
+            for _, on_failed in waiting:
+                on_failed(ConnectionFailed("RabbitMQ cannot be reached: " + "; ".join(errors)))
+            return
+        endpoint = self._endpoints[number]
+
+        def failed(_connection: Any, error: BaseException) -> None:
+            self._opening = None
+            self._try(number + 1, [*errors, f"{where(endpoint)}: {explain(error)}"])
+
+        self._opening = self.loop.connect(
+            endpoint,
+            on_open_callback=lambda connection: self._on_open(connection, endpoint),
+            on_open_error_callback=failed,
+            on_close_callback=self._on_close,
+        )
+
+    def _on_open(self, connection: Any, endpoint: pika.ConnectionParameters) -> None:
+        self._opening = None
+        if self._is_closed:
+            connection.close()
+            return
+        self.connection = connection
+        self._address = where(endpoint)
+        self.blocked_by = None
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        waiting, self._waiting = self._waiting, []
+        for on_open, _ in waiting:
+            on_open(connection)
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked_by = frame.method.reason or "an alarm"
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked_by = None
+        for each in self.on_unblocked:
+            each()
+
+    def _on_close(self, connection: Any, error: BaseException) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.blocked_by = None
+            lost = ConnectionClosed(f"The connection to RabbitMQ at {self._address} is lost: {explain(error)}")
+            self._address = where_all(self._endpoints)
+            for each in list(self.on_lost):
+                each(lost)
+        callbacks, self._closed_callbacks = self._closed_callbacks, []
+        for callback in callbacks:
+            callback()
+
+    # -- asking
+
+    def ask(self, calls: Sequence[Call], timeout_s: float = TIMEOUT_S) -> list[Any]:
+        """Ask the server for these things, one after the other, on a channel made for them.
+
+        Returns the frames it answered with.
+
+        Raises:
+          ChannelRefused: It refused one; those before it are done.
+          QueueMismatch: A queue exists already with other arguments.
+          ConnectionError: The server is away.
+
+        Switches.
+        """
+        answers: list[Any] = self.loop.ask(lambda answer: self._begin(calls, answer), timeout_s, "answer")
+        return answers
+
+    def _begin(self, calls: Sequence[Call], answer: Answer) -> None:
+        def on_open(connection: Any) -> None:
+            channel = connection.channel(on_open_callback=lambda channel: go_on(channel, []))
+            channel.add_on_close_callback(lambda _channel, error: answer.fail(refusal(error, self._address)))
+
+        def go_on(channel: Any, frames: list[Any]) -> None:
+            if len(frames) == len(calls):
+                answer.give(frames)
+                channel.close()
+                return
+            method, arguments = calls[len(frames)]
+            getattr(channel, method)(**arguments, callback=lambda frame: go_on(channel, [*frames, frame]))
+
+        self.ready(on_open, answer.fail)
+
+    def close(self) -> None:
+        """Close it in good order, after all that was written. Switches."""
+
+        def begin(answer: Answer) -> None:
+            self._is_closed = True
+            if self.connection is None:
+                if self._opening is not None and not self._opening.is_closed:
+                    self._opening.close()
+                answer.give()
+                return
+            self._closed_callbacks.append(answer.give)
+            if self.connection.is_open:
+                self.connection.close()
+
+        try:
+            self.loop.ask(begin, TIMEOUT_S / 2, "close the connection")
+        except ConnectionError:
+            self.loop.soon(self._abort)
+
+    def _abort(self) -> None:
+        if self.connection is not None and self.connection._transport is not None:
+            self.connection._transport.abort()
+
+
+# -- what errors mean
+
+
+def explain(error: BaseException | None) -> str:
+    """An error of pika's in a few words. Contains no password."""
+    while isinstance(error, pika.exceptions.AMQPConnectionError) and len(error.args) == 1:
+        inner = error.args[0]
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    nested = getattr(error, "exceptions", None)  # of a connection workflow: one for each address
+    if nested:
+        return explain(nested[-1])
+    nested = getattr(error, "exception", None)
+    if isinstance(nested, BaseException):
+        return explain(nested)
+    if isinstance(error, pika.exceptions.ConnectionClosed):
+        return f"{error.reply_text} ({error.reply_code})"
+    if isinstance(error, pika.exceptions.ProbableAuthenticationError):
+        return "it does not accept the user or the password"
+    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+        return "there is no such virtual host, or the user may not use it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+_DIFFERENT = re.compile(r"inequivalent arg '([^']+)' for queue '([^']+)' in vhost '[^']*': (.*)", re.S)
+
+
+def refusal(error: BaseException, address: str) -> ConnectionError:
+    """What the end of a channel means for who asked for something on it."""
+    if not isinstance(error, pika.exceptions.ChannelClosedByBroker):
+        return ConnectionClosed(f"The connection to RabbitMQ at {address} is lost: {explain(error)}")
+    different = _DIFFERENT.search(error.reply_text)
+    if different:
+        argument, queue, values = different.groups()
+        return QueueMismatch(
+            f"Queue {queue!r} exists on RabbitMQ at {address} with another {argument}: {values}. Give the broker the "
+            "arguments that the queue was made with, or delete the queue once it is empty."
+        )
+    return ChannelRefused(f"RabbitMQ at {address} refused: {error.reply_text}", error.reply_code)

@@ -1,0 +1,450 @@
+"""Hands out the messages of one queue and writes what became of them.
+
+The server's side is in subscription.py. A verdict is written in two steps, because AMQP has no
+way to do both at once: what follows from it is published and confirmed, then the message is
+acknowledged. A crash in between leaves both, never none.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...clock import now_ms
+from ...consumer import BatchConsumer, MessageProxy, Undecodable, read_eta, without_eta
+from ...errors import ConnectionClosed, ConnectionError, DecodeError
+from ...message import Message
+from ...names import canonical_queue_name, check_queue_name, dead_letter_queue_name
+from ...verdict import Action, Verdict
+from .deliveries import MOST_LOSSES, Trials, copy, losses
+from .publisher import Outgoing
+from .subscription import Subscription
+from .topology import check_name, rung_for
+from .wire import Delivery
+
+if TYPE_CHECKING:
+    from .attachment import Attachment
+
+#: Why a message is a dead letter.
+REASON_HEADER = "x-greenq-reason"
+
+#: Headers have to fit into one frame.
+_LONGEST_REASON = 4000
+
+
+class RabbitmqMessage(MessageProxy):
+    """A message from the server.
+
+    Attributes:
+      delivery(Delivery): As it came.
+      subscription(Subscription): Where it came from, and where its tag means something.
+      deliveries(int): How often it was lost with a worker.
+    """
+
+    #: Whether what follows from it is stored, and whether it is settled: both are done once.
+    has_followed = False
+    is_written = False
+
+    def __init__(self, message: Message[Any], delivery: Delivery, subscription: Subscription) -> None:
+        self._message = message
+        self.delivery = delivery
+        self.subscription = subscription
+
+    @property
+    def deliveries(self) -> int:
+        return losses(self.delivery)
+
+
+class RabbitmqUndecodable(Undecodable):
+    """Bytes from the server that are no message; attributes as of RabbitmqMessage."""
+
+    has_followed = False
+    is_written = False
+
+    def __init__(self, queue_name: str, error: BaseException, delivery: Delivery, subscription: Subscription) -> None:
+        super().__init__(queue_name, delivery.body, error)
+        self.delivery = delivery
+        self.subscription = subscription
+
+    @property
+    def deliveries(self) -> int:
+        return losses(self.delivery)
+
+
+class RabbitmqConsumer(BatchConsumer):
+    """A consumer of one queue.
+
+    Parameters:
+      attachment(Attachment): Of this process to the server.
+      inbox(Inbox): The queue's, which all of its consumers share.
+      prefetch(int): How many messages the server may send unacknowledged.
+      timeout(int): Milliseconds after which waiting ends.
+      logger(logging.Logger): The broker's.
+    """
+
+    batch_size: ClassVar[int] = 500
+
+    def __init__(
+        self, attachment: Attachment, inbox: Inbox, prefetch: int, timeout: int, logger: logging.Logger
+    ) -> None:
+        self.logger = logger
+        self.queue_name = inbox.queue_name
+        self._attachment = attachment
+        self._inbox = inbox
+        self._subscription = inbox.subscription
+        self._prefetch = prefetch
+        self._timeout_s = timeout / 1000
+        self._event = attachment.loop.runtime.event()
+        self._subscription.add_waker(self._event)
+        self._is_woken = False
+        self._is_closed = False
+
+    # -- waiting
+
+    def wait(self) -> bool:
+        """Wait until there is something to fetch.
+
+        Has the server send messages, as many as there are slots; other consumers of this
+        process may take them.
+
+        Returns False if the timeout passed, or ``wake`` was called.
+
+        Raises:
+          ConnectionClosed: The connection is lost, or the broker was closed.
+
+        May switch.
+        """
+        deadline: float | None = None
+        event, subscription = self._event, self._subscription
+        while True:
+            event.clear()  # before looking: what comes from now on ends the wait
+            self._check()
+            if self._take_wake():
+                return False
+            if subscription.has_some:
+                return True
+            if subscription.is_resting:
+                subscription.consume(self._prefetch)
+                continue
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + self._timeout_s
+            elif now >= deadline:
+                return False
+            event.wait(max(0.0, deadline - now))
+
+    def _take_wake(self) -> bool:
+        is_woken, self._is_woken = self._is_woken, False
+        return is_woken
+
+    def wake(self) -> None:
+        """End a wait that is under way, or else the next one. May be called from any thread."""
+        self._is_woken = True
+        self._event.set()
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ConnectionClosed("The consumer was closed")
+        if self._subscription.lost is not None:
+            raise self._subscription.lost
+
+    # -- in batches
+
+    def fetch(self, count: int) -> list[MessageProxy]:
+        """The first ``count`` messages that the server has sent, or as many as there are.
+
+        Raises:
+          ConnectionClosed: The connection is lost, or the broker was closed.
+
+        May switch: counts what its last worker was lost with.
+        """
+        self._check()
+        if self._subscription.is_resting:
+            self._subscription.consume(self._prefetch)
+        return self._inbox.fetch(min(count, self.batch_size))
+
+    def rest(self) -> None:
+        """Return what the server sent and nobody took, and have it send no more until the next wait.
+
+        Raises:
+          ConnectionClosed: The connection is lost; so everything has gone back.
+
+        May switch.
+        """
+        self._check()
+        self._inbox.rest()
+
+    def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Write what became of these messages; return the verdicts that were refused.
+
+        Refused is a verdict on a message of a connection that was lost: the server has given
+        the message to somebody again. Its follow-ups are not stored.
+
+        Raises:
+          ConnectionError: Some may be written and some not; try again.
+
+        May switch.
+        """
+        verdicts = [verdict for verdict in verdicts if not verdict.message.is_written]
+        stale = [verdict for verdict in verdicts if verdict.message.subscription.lost is not None]
+        if stale:
+            if self._subscription.lost is not None:
+                raise self._subscription.lost
+            verdicts = [verdict for verdict in verdicts if verdict.message.subscription.lost is None]
+        by_inbox: dict[Subscription, list[Verdict]] = {}
+        for verdict in verdicts:
+            by_inbox.setdefault(verdict.message.subscription, []).append(verdict)
+        for subscription, batch in by_inbox.items():
+            self._settle(subscription, batch)
+        return stale
+
+    def _settle(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
+        self._publish_what_follows(verdicts)
+        done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
+        back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
+        if done:
+            subscription.acknowledge([message.delivery.tag for message in done])
+            for message in done:
+                message.is_written = True
+        inbox = self._inbox
+        if back:
+            # Those that are still taken here, go to their places here.
+            if not subscription.put_back([message.delivery for message in back]):
+                inbox.give_back([message.delivery for message in back])
+            for message in back:
+                message.is_written = True
+        for verdict in verdicts:
+            inbox.ended(verdict.message.delivery)
+
+    def _publish_what_follows(self, verdicts: list[Verdict]) -> None:
+        following: list[tuple[Any, list[Outgoing]]] = []
+        for verdict in verdicts:
+            message = verdict.message
+            if message.has_followed:
+                continue
+            outgoing = [self._attachment.place(envelope) for envelope in verdict.follow_ups or ()]
+            if verdict.action is Action.NACK:
+                outgoing.append(_dead_letter(self.queue_name, verdict))
+            if outgoing:
+                following.append((message, outgoing))
+        if following:
+            errors = self._attachment.store([outgoing for _, outgoing in following])
+            for (message, _), error in zip(following, errors, strict=True):
+                if error is None:
+                    message.has_followed = True
+            first = next((error for error in errors if error is not None), None)
+            if first is not None:
+                raise first
+
+    def close(self) -> None:
+        """End a wait. The last consumer of a queue returns what nobody took."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._subscription.remove_waker(self._event)
+        self._event.set()
+        self._attachment.leave(self._inbox)
+
+
+class Inbox:
+    """What consumers of one queue share: its subscription, and the rules for what comes.
+
+    Parameters:
+      attachment(Attachment): To the server.
+      subscription(Subscription): Of the queue.
+      logger(logging.Logger): The broker's.
+    """
+
+    def __init__(self, attachment: Attachment, subscription: Subscription, logger: logging.Logger) -> None:
+        self.queue_name = subscription.queue_name
+        self.subscription = subscription
+        self.logger = logger
+        #: How many consumers use it.
+        self.users = 0
+        self._attachment = attachment
+        self._trials = Trials()
+        self._lock = threading.Lock()
+        self._is_sorting = False
+        subscription.on_delayed(self._on_delayed)
+
+    # -- messages that are ready
+
+    def fetch(self, count: int) -> list[MessageProxy]:
+        messages: list[MessageProxy] = []
+        suspects: list[Delivery] = []
+        trials, subscription = self._trials, self.subscription
+        for delivery in subscription.take(count):
+            if delivery.is_redelivered:
+                suspects.append(delivery)
+            elif not delivery.properties.headers or trials.may_run(delivery):
+                messages.append(self._decode(delivery))
+        if suspects:
+            try:
+                self._count(suspects)
+            except BaseException:
+                # What is counted already is gone from this channel; the rest comes again.
+                subscription.put_back([message.delivery for message in messages])
+                raise
+        return messages
+
+    def _decode(self, delivery: Delivery) -> MessageProxy:
+        body = delivery.body
+        try:
+            message = Message.decode(body)
+            if message.queue_name != self.queue_name:
+                _check_queue_of(message, body)
+        except DecodeError as error:
+            return RabbitmqUndecodable(self.queue_name, error, delivery, self.subscription)
+        if "eta" in message.options:
+            message = without_eta(message)
+        return RabbitmqMessage(message, delivery, self.subscription)
+
+    def _count(self, suspects: list[Delivery]) -> None:
+        """Store what may have been lost with a worker anew, with the count of that."""
+        again: list[Delivery] = []
+        groups: list[list[Outgoing]] = []
+        for delivery in suspects:
+            count = losses(delivery) + 1
+            if count >= MOST_LOSSES:
+                groups.append([self._bury(delivery, count)])
+            else:
+                groups.append([copy(delivery, self.queue_name, count)])
+            again.append(delivery)
+        errors = self._attachment.store(groups)
+        stored = [delivery for delivery, error in zip(again, errors, strict=True) if error is None]
+        self.subscription.acknowledge([delivery.tag for delivery in stored])
+        lost = [delivery for delivery, error in zip(again, errors, strict=True) if error is not None]
+        if lost:
+            self.subscription.put_back(lost)
+            raise next(error for error in errors if error is not None)
+
+    def _bury(self, delivery: Delivery, count: int) -> Outgoing:
+        reason = f"Its worker was lost {count} times while it had this message."
+        try:
+            name = Message.decode(delivery.body).message_id
+        except DecodeError:
+            name = f"of {len(delivery.body)} bytes"
+        self.logger.error("Message %s of queue %s goes to the dead letters: %s", name, self.queue_name, reason)
+        return _letter(self.queue_name, delivery, delivery.body, reason)
+
+    def ended(self, delivery: Delivery) -> None:
+        """A message was settled."""
+        if delivery.properties.headers:
+            following = self._trials.ended(delivery)
+            if following is not None and not self.subscription.put_back([following]):
+                self.give_back([following])
+
+    # -- giving back
+
+    def rest(self) -> None:
+        self.give_back([*self.subscription.rest(), *self._trials.take_waiting()])
+
+    def give_back(self, deliveries: list[Delivery]) -> None:
+        """Return messages to the queue unharmed."""
+        counted = [delivery for delivery in deliveries if losses(delivery)]
+        if counted:
+            errors = self._attachment.store(
+                [[copy(delivery, self.queue_name, losses(delivery) - 1)] for delivery in counted]
+            )
+            stored = {delivery.tag for delivery, error in zip(counted, errors, strict=True) if error is None}
+            self.subscription.acknowledge(sorted(stored))
+            deliveries = [delivery for delivery in deliveries if delivery.tag not in stored]
+        self.subscription.give_back([delivery.tag for delivery in deliveries])
+
+    # -- messages that may have to wait
+
+    def _on_delayed(self) -> None:
+        # In the loop, which must not wait for the server: a task sorts them out, then ends.
+        with self._lock:
+            if self._is_sorting:
+                return
+            self._is_sorting = True
+        self._attachment.loop.runtime.spawn(self._sort_out, name=f"delays of {self.queue_name}")
+
+    def _sort_out(self) -> None:
+        """Put what is due to what is ready, and what is not on the next rung of the ladder."""
+        while True:
+            deliveries = self.subscription.take_delayed()
+            if not deliveries:
+                with self._lock:
+                    self._is_sorting = False
+                return
+            due: list[Delivery] = []
+            early: list[tuple[Delivery, Outgoing]] = []
+            now = now_ms()
+            for delivery in deliveries:
+                due_ms = self._due_ms(delivery)
+                if due_ms is None or due_ms <= now:
+                    due.append(delivery)
+                else:
+                    rung = rung_for(self.queue_name, due_ms - now)
+                    early.append((delivery, copy(delivery, rung, losses(delivery))))
+            try:
+                if due and not self.subscription.put_back(due):
+                    self.give_back(due)
+                if early:
+                    self._pass_on(early)
+            except ConnectionError:
+                # The channel is lost, and the messages come again on the next one; or they can
+                # not be passed on now, and come again at once.
+                self._attachment.loop.runtime.sleep(1)
+                self._return_early(early)
+
+    def _due_ms(self, delivery: Delivery) -> int | None:
+        try:
+            return read_eta(Message.decode(delivery.body), self.logger)
+        except DecodeError:
+            return None  # whoever fetches it finds out
+
+    def _pass_on(self, early: list[tuple[Delivery, Outgoing]]) -> None:
+        self._attachment.ensure_ladder(self.queue_name)
+        errors = self._attachment.store([[outgoing] for _, outgoing in early])
+        stored = [delivery.tag for (delivery, _), error in zip(early, errors, strict=True) if error is None]
+        self.subscription.acknowledge(stored)
+        early[:] = [pair for pair, error in zip(early, errors, strict=True) if error is not None]
+        if early:
+            raise next(error for error in errors if error is not None)
+
+    def _return_early(self, early: list[tuple[Delivery, Outgoing]]) -> None:
+        try:
+            self.subscription.give_back([delivery.tag for delivery, _ in early])
+        except ConnectionError:
+            return
+
+
+def _check_queue_of(message: Message[Any], body: bytes) -> None:
+    # A retry goes to the queue that the message names.
+    try:
+        name = check_queue_name(canonical_queue_name(message.queue_name))
+        check_name(name)
+    except ValueError as error:
+        raise DecodeError(str(error), body, error) from error
+
+
+# -- what is stored
+
+
+def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:
+    message = verdict.message
+    reason = verdict.reason or message.reason or ""
+    return _letter(queue_name, message.delivery, _payload_now(message), reason)
+
+
+def _letter(queue_name: str, delivery: Delivery, body: bytes, reason: str) -> Outgoing:
+    # Without half characters, which JSON allows and UTF-8 does not.
+    text = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
+    return Outgoing(dead_letter_queue_name(queue_name), body, delivery.properties.priority, {REASON_HEADER: text})
+
+
+def _payload_now(message: MessageProxy) -> bytes:
+    """The message with what was noted on it since, such as a traceback."""
+    stored: bytes = message.delivery.body
+    if isinstance(message, Undecodable):
+        return stored
+    try:
+        return message._message.encode()
+    except Exception:  # what was noted does not fit; better without it than not at all
+        return stored

@@ -1,0 +1,204 @@
+"""Where connections live: in the hub of a patched process, on one native thread in any other.
+
+Whatever touches a connection is called there, in order, and never waits; tasks ask for it with
+``soon`` and wait for an Answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+
+from ...errors import ConnectionClosed
+from ...runtime import Runtime, current, is_patched
+from .wire import BulkReading, ThreadConnection
+
+
+class Answer:
+    """What the loop owes to a task: a value or an error, once.
+
+    Parameters:
+      loop(Loop): Who answers.
+    """
+
+    __slots__ = ("_error", "_loop", "_request", "_timer", "_value", "is_given")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._request: Any = loop.runtime.request()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._timer: Any = None
+        self.is_given = False
+
+    def give(self, value: Any = None) -> None:
+        """Called in the loop. What comes after the first answer is dropped."""
+        if not self.is_given:
+            self._value = value
+            self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """Called in the loop. What comes after the first answer is dropped."""
+        if not self.is_given:
+            self._error = error
+            self._end()
+
+    def _end(self) -> None:
+        self.is_given = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop.runtime.answer([self._request])
+
+    def fail_after(self, seconds: float, make_error: Callable[[], BaseException]) -> None:
+        """Fail if there is no answer in time. Called in the loop."""
+        if not self.is_given:
+            self._timer = self._loop.later(seconds, lambda: self.fail(make_error()))
+
+    def wait(self) -> Any:
+        """The value, or the error raised. Switches."""
+        self._request.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Loop:
+    """One place for all connections of a broker."""
+
+    def __init__(self) -> None:
+        self.runtime: Runtime = current()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._is_scheduled = False
+        self._lock = self.runtime.native_lock()
+        self.is_closed = False
+        self._place: _HubPlace | _ThreadPlace = _HubPlace() if is_patched() else _ThreadPlace(self.runtime)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have this called, after all that was asked for before. From any thread."""
+        self._calls.append(call)
+        with self._lock:
+            if self._is_scheduled or self.is_closed:
+                return
+            self._is_scheduled = True
+        self._place.wake(self._run_calls)
+
+    def _run_calls(self) -> None:
+        self._is_scheduled = False
+        calls = self._calls
+        for _ in range(len(calls)):
+            call = calls.popleft()
+            try:
+                call()
+            except Exception:
+                # An error of ours; the loop, and all that others asked for, must go on. In a task
+                # of its own, because a log handler may wait.
+                self.log_failure()
+
+    def log_failure(self) -> None:
+        """Log the exception that is being handled, from within the loop."""
+        info = sys.exc_info()
+        from ...logging import get_logger
+
+        logger = get_logger(__name__, "Loop")
+        self.runtime.spawn(lambda: logger.critical("A call in the loop failed.", exc_info=info), name="log")
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Any:
+        """Have this called after a time; the answer has ``cancel``. In the loop only."""
+        return self._place.io.call_later(seconds, call)
+
+    def connect(self, parameters: Any, **callbacks: Any) -> Any:
+        """A connection of pika's that begins to open. In the loop only."""
+        return self._place.kind(parameters, custom_ioloop=self._place.io, **callbacks)
+
+    def ask(self, call: Callable[[Answer], None], timeout_s: float, what: str) -> Any:
+        """Have the loop call this with an answer to give, and wait for it.
+
+        Raises:
+          ConnectionClosed: No answer came in time, or the loop was closed.
+
+        Switches.
+        """
+        answer = Answer(self)
+
+        def begin() -> None:
+            answer.fail_after(timeout_s, lambda: ConnectionClosed(f"RabbitMQ did not {what} within {timeout_s:g} s"))
+            try:
+                call(answer)
+            except Exception as error:
+                answer.fail(error)
+
+        if self.is_closed:
+            raise ConnectionClosed("The broker was closed")
+        self.soon(begin)
+        return answer.wait()
+
+    def close(self) -> None:
+        """End the loop. Its connections have been closed before. Switches."""
+        done = Answer(self)
+
+        def end() -> None:
+            with self._lock:
+                self.is_closed = True
+            self._place.end()
+            done.give()
+
+        self.soon(end)
+        done.wait()
+
+
+class _HubPlace:
+    """In gevent's hub, which runs anyway."""
+
+    def __init__(self) -> None:
+        # Its import brings gevent's hub of this thread along.
+        from pika.adapters import gevent_connection as adapter
+
+        class HubConnection(BulkReading, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
+            pass
+
+        self.kind: Any = HubConnection
+        self._loop: Any = adapter._GeventSelectorIOLoop()
+        # One for all connections: each holds a pipe that pika never closes.
+        self.io: Any = adapter._GeventSelectorIOServicesAdapter(self._loop)
+        self._hub_loop = self._loop._hub.loop
+
+    def wake(self, call: Callable[[], None]) -> None:
+        self._hub_loop.run_callback_threadsafe(call)
+
+    def end(self) -> None:
+        queue = self._loop._callback_queue
+        self._loop.remove_handler(queue._read_fd)
+        for fd in (queue._read_fd, queue._write_fd):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class _ThreadPlace:
+    """In pika's own loop, on a native thread of its own."""
+
+    kind: Any = ThreadConnection
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._loop = IOLoop()
+        self.io: Any = SelectorIOServicesAdapter(self._loop)
+        runtime.start_native_thread(self._run, name="greenq-rabbitmq")
+
+    def _run(self) -> None:
+        try:
+            self._loop.start()
+        finally:
+            self._loop.close()
+
+    def wake(self, call: Callable[[], None]) -> None:
+        self._loop.add_callback_threadsafe(call)
+
+    def end(self) -> None:
+        self._loop.stop()

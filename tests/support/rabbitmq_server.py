@@ -1,0 +1,250 @@
+"""A real RabbitMQ node for tests: on free ports of loopback, in a folder of its own.
+
+    server = shared_server()          one node for the whole run, started by the first that asks
+    with server.vhost() as vhost:     a place of its own for one test: nothing in it, gone afterwards
+
+It ends with the tests, also if they are killed: everything runs in one process group with a
+guard that reads from a pipe and kills the group when the pipe's other end is gone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+HOW_TO_GET_IT = (
+    "rabbitmq-server is not installed, and these tests run against a real one. On Debian and Ubuntu: "
+    "apt-get install rabbitmq-server"
+)
+
+#: Where Debian keeps the programs themselves; those in PATH are wrappers that change the user.
+_PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+
+#: A node starts in 3 s on an idle machine.
+_START_S = 60
+
+
+class RabbitmqServer:
+    """A node that runs.
+
+    Parameters:
+      settings: Of rabbitmq.conf; an underscore stands for a dot.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        if not (_PROGRAMS / "rabbitmq-server").exists() or shutil.which("epmd") is None:
+            raise RuntimeError(HOW_TO_GET_IT)
+        self.folder = Path(tempfile.mkdtemp(prefix="greenq-rabbitmq-"))
+        self.port, self._api_port, self._dist_port, self._epmd_port = free_ports(4)
+        self._guard = subprocess.Popen(
+            ["sh", "-c", "read x; kill -9 0"], stdin=subprocess.PIPE, preexec_fn=lambda: os.setpgid(0, 0)
+        )
+        self._write_settings(settings)
+        # Erlang would start one itself, which would outlive everything.
+        self._epmd = self._spawn("epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port))
+        self.start()
+
+    def _write_settings(self, settings: dict[str, str]) -> None:
+        lines = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "management.tcp.ip": "127.0.0.1",
+            "management.tcp.port": str(self._api_port),
+            "disk_free_limit.absolute": "1MB",
+            "log.file.level": "warning",
+            **{name.replace("_", "."): value for name, value in settings.items()},
+        }
+        (self.folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
+        (self.folder / "env.conf").touch()
+        (self.folder / "plugins").write_text("[rabbitmq_management].\n")
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),  # for the cookie
+            "LANG": "C.UTF-8",
+            "detached": "1",  # the node is the process that is started, with no shell around it
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"greenq-{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        group = self._guard.pid
+        with (self.folder / "output").open("ab") as output:
+            return subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.setpgid(0, group),
+            )
+
+    # -- its life
+
+    def start(self) -> None:
+        """Start it, for the first time or again, on the same ports with the same files."""
+        self.process = self._spawn(str(_PROGRAMS / "rabbitmq-server"))
+        deadline = time.monotonic() + _START_S
+        while not self._answers():
+            assert self.process.poll() is None, f"rabbitmq-server ended:\n{self._log()}"
+            assert time.monotonic() < deadline, f"rabbitmq-server does not answer:\n{self._log()}"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                if connection.recv(1) != b"\x01":
+                    return False
+            self.api("GET", "overview")
+        except (OSError, URLError):
+            return False
+        return True
+
+    def _log(self) -> str:
+        files = [self.folder / "output", *sorted(self.folder.glob("log/*.log"))]
+        return "\n".join(file.read_text(errors="replace")[-3000:] for file in files if file.exists())
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        """Stop it; what it has on disk is left for the next start."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signum)
+        self.process.wait(_START_S)
+
+    def end(self) -> None:
+        """Stop it for good, at once, with everything that it started."""
+        self._guard.kill()
+        os.killpg(self._guard.pid, signal.SIGKILL)
+        for process in (self._guard, self._epmd, self.process):
+            process.wait(_START_S)
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- the operator's side
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """What the management API answers."""
+        request = Request(f"http://127.0.0.1:{self._api_port}/api/{path}", method=method)
+        request.add_header("Authorization", "Basic " + base64.b64encode(b"guest:guest").decode())
+        request.add_header("Content-Type", "application/json")
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(request, data, timeout=_START_S) as response:
+            answer = response.read()
+        return json.loads(answer) if answer else None
+
+    def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl, which takes about a second."""
+        command = [str(_PROGRAMS / "rabbitmqctl"), "--quiet", *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=_START_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def vhost(self) -> Iterator[Vhost]:
+        """A new virtual host, deleted after the block with all that is in it."""
+        vhost = Vhost(self, "test-" + uuid.uuid4().hex[:12])
+        self.api("PUT", f"vhosts/{vhost.name}", {})
+        self.api("PUT", f"permissions/{vhost.name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        try:
+            yield vhost
+        finally:
+            self.api("DELETE", f"vhosts/{vhost.name}")
+
+
+class Vhost:
+    """A virtual host, and what is in it.
+
+    Parameters:
+      server(RabbitmqServer): Where it is.
+      name(str): Its name.
+    """
+
+    def __init__(self, server: RabbitmqServer, name: str) -> None:
+        self.server = server
+        self.name = name
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.server.port}/{self.name}"
+
+    def queue(self, name: str) -> dict[str, Any] | None:
+        """What the server knows of a queue; None if there is none."""
+        try:
+            found: dict[str, Any] = self.server.api("GET", f"queues/{self.name}/{quote(name)}")
+        except HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+        return found
+
+    def connections(self) -> list[str]:
+        """The names of the connections to it. New ones are shown after a moment."""
+        return [each["name"] for each in self.server.api("GET", f"vhosts/{self.name}/connections") if "name" in each]
+
+    def close_connections(self) -> None:
+        """Close all connections to it, as an operator does."""
+        self.server.control("close_all_connections", "--vhost", self.name, "closed by a test")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has now, all different."""
+    listeners = [socket.socket() for _ in range(count)]
+    try:
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextmanager
+def rabbitmq_server(**settings: str) -> Iterator[RabbitmqServer]:
+    server = RabbitmqServer(**settings)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+_shared: RabbitmqServer | None = None
+
+
+def shared_server() -> RabbitmqServer:
+    """The node that most tests share, started by the first; each takes a vhost of its own."""
+    global _shared
+    if _shared is None:
+        import atexit
+
+        _shared = RabbitmqServer()
+        atexit.register(_shared.end)
+    return _shared
