@@ -268,6 +268,7 @@ class Inbox:
         self._trials = Trials()
         self._lock = threading.Lock()
         self._is_sorting = False
+        self._is_looking = False
         subscription.on_delayed(self._on_delayed)
 
     # -- messages that are ready
@@ -279,8 +280,10 @@ class Inbox:
         for delivery in subscription.take(count):
             if delivery.is_redelivered:
                 suspects.append(delivery)
-            elif not delivery.properties.headers or trials.may_run(delivery):
-                messages.append(self._decode(delivery))
+                continue
+            if delivery.properties.headers:
+                trials.came(delivery)
+            messages.append(self._decode(delivery))
         if suspects:
             try:
                 self._count(suspects)
@@ -310,8 +313,11 @@ class Inbox:
             count = losses(delivery) + 1
             if count >= MOST_LOSSES:
                 groups.append([self._bury(delivery, count)])
-            else:
+            elif count < MOST_LOSSES - 1 or self._trials.may_begin(delivery):
                 groups.append([copy(delivery, self.queue_name, count)])
+            else:
+                self._look_again_in_time()
+                continue
             again.append(delivery)
         errors = self._attachment.store(groups)
         stored = [delivery for delivery, error in zip(again, errors, strict=True) if error is None]
@@ -333,9 +339,31 @@ class Inbox:
     def ended(self, delivery: Delivery) -> None:
         """A message was settled."""
         if delivery.properties.headers:
-            following = self._trials.ended(delivery)
-            if following is not None and not self.subscription.put_back([following]):
-                self.give_back([following])
+            self._trials.ended(delivery)
+            self._try_next()
+
+    def _try_next(self) -> None:
+        following = self._trials.next()
+        if following is not None and not self.subscription.put_back([following]):
+            self._trials.keep(following)  # at rest: it goes back with the others
+
+    def _look_again_in_time(self) -> None:
+        # The copy may have come to another process, from which nothing is heard here.
+        loop = self._attachment.loop
+
+        def look() -> None:
+            self._is_looking = False
+            if self.subscription.lost is None:
+                self._try_next()
+                begin()
+
+        def begin() -> None:
+            wait_s = self._trials.wait_s
+            if wait_s is not None and not self._is_looking:
+                self._is_looking = True
+                loop.later(wait_s, look)
+
+        loop.soon(begin)
 
     # -- giving back
 

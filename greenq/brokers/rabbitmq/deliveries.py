@@ -6,13 +6,14 @@ header, which can only be changed by storing the message anew: when a message wi
 about to be run, a copy with one more is stored instead, and the message removed. A message that
 goes back unharmed has one taken off again, so that a long job survives any number of deploys.
 
-All messages that a process had are marked when it dies, the innocent ones too. So a message that
-was lost as often as it may be, but once, runs on trial: no other such message runs in that
-process beside it.
+All messages that a process had are marked when it dies, the innocent ones too. So a process gives
+the last chance to one message at a time, and only then counts it: the others wait as they came,
+and are no worse off when the one on trial kills the process.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
@@ -41,29 +42,55 @@ def copy(delivery: Delivery, queue: str, count: int) -> Outgoing:
     return Outgoing(queue, delivery.body, delivery.properties.priority, headers)
 
 
+#: Seconds after which a copy that was stored for its trial must have come to another process.
+_COPY_COMES_S = 5.0
+
+
 class Trials:
-    """Lets one message at a time run that must not be lost again."""
+    """Gives the last chance to one message at a time."""
 
     def __init__(self) -> None:
+        #: The copy that is on trial here, once it has come.
         self._running: int | None = None
+        #: Until when one that was stored is waited for, on the monotonic clock.
+        self._expected_until = 0.0
         self._waiting: deque[Delivery] = deque()
 
-    def may_run(self, delivery: Delivery) -> bool:
-        """Whether it may; if not, it is kept until ``ended`` answers it."""
-        if losses(delivery) < MOST_LOSSES - 1:
-            return True
-        if self._running is None or self._running == delivery.tag:
-            self._running = delivery.tag
+    def may_begin(self, delivery: Delivery) -> bool:
+        """Whether a message may have its last chance now; if not, it is kept until ``next`` answers it."""
+        if self._running is None and time.monotonic() >= self._expected_until:
+            self._expected_until = time.monotonic() + _COPY_COMES_S
             return True
         self._waiting.append(delivery)
         return False
 
-    def ended(self, delivery: Delivery) -> Delivery | None:
-        """A message was settled; answer the next one to run, if it was on trial."""
-        if self._running != delivery.tag:
+    def came(self, delivery: Delivery) -> None:
+        """A message is about to run."""
+        if losses(delivery) >= MOST_LOSSES - 1 and self._running is None:
+            self._running = delivery.tag
+
+    def ended(self, delivery: Delivery) -> None:
+        """A message was settled."""
+        if self._running == delivery.tag:
+            self._running = None
+            self._expected_until = 0.0
+
+    def next(self) -> Delivery | None:
+        """The next message to try, if nothing is on trial."""
+        if self._waiting and self._running is None and time.monotonic() >= self._expected_until:
+            return self._waiting.popleft()
+        return None
+
+    def keep(self, delivery: Delivery) -> None:
+        """Have a message that ``next`` answered wait on."""
+        self._waiting.appendleft(delivery)
+
+    @property
+    def wait_s(self) -> float | None:
+        """Seconds until it is worth asking again, if nothing is settled before; None if nothing waits."""
+        if not self._waiting:
             return None
-        self._running = None
-        return self._waiting.popleft() if self._waiting else None
+        return max(0.0, self._expected_until - time.monotonic()) + 0.01
 
     def take_waiting(self) -> list[Delivery]:
         """All that wait, to be given back."""

@@ -53,6 +53,8 @@ def _urls(url: Any) -> list[str]:
 
 def _from_url(url: str, overrides: dict[str, Any]) -> pika.ConnectionParameters:
     try:
+        if not url.lower().startswith(("amqp://", "amqps://")):
+            raise ValueError("not of AMQP")
         made = pika.URLParameters(url)
     except Exception as error:
         # pika's own text may repeat the URL, with the password in it.

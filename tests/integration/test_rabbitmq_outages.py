@@ -1,0 +1,305 @@
+"""RabbitMQ goes away and comes back, in every way it can: nothing confirmed is lost, and it is told once.
+
+On a node of its own, because it is stopped and killed. Runs in both worlds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from greenq import Message
+from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
+from tests.contract.fetching import acks, message, names, take
+from tests.support.processes import both_worlds, running
+from tests.support.rabbitmq_server import rabbitmq_server
+from tests.support.waiting import PATIENCE_S, beside
+
+#: How soon a worker has to go on when the server is back.
+BACK_S = 3
+
+
+@pytest.fixture(scope="module")
+def server():
+    with rabbitmq_server(consumer_timeout="2000", channel_tick_interval="500") as server:
+        yield server
+
+
+@pytest.fixture
+def vhost(server):
+    with server.vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def broker(vhost):
+    broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=2000)
+    broker.declare_queue("default")
+    yield broker
+    broker.close()
+
+
+WORKER = """
+    import logging, os, sys, threading
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    broker = RabbitmqBroker(url=sys.argv[1])
+    @greenq.actor(broker=broker)
+    def work(number):
+        os.write(1, b"%d\\n" % number)
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    os.write(1, b"ready\\n")
+    while os.read(0, 1) not in (b"", b"q"): pass
+    worker.stop(5000)
+    broker.close()
+"""
+
+SENDER = """
+    import os, sys, threading
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=5000)
+    broker.declare_queue("default")
+    is_over = threading.Event()
+    def send_all(thread):
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            try:
+                broker.enqueue(greenq.Message("default", "work", (thread * 1_000_000 + number,), {}, {}))
+            except greenq.ConnectionError:
+                is_over.wait(0.05)
+                continue
+            os.write(1, b"%d\\n" % (thread * 1_000_000 + number))
+    threads = [threading.Thread(target=send_all, args=(thread,)) for thread in range(10)]
+    for thread in threads: thread.start()
+    import select
+    select.select([0], [], [])
+    is_over.set()
+    for thread in threads: thread.join()
+    broker.close()
+"""
+
+
+class Lines:
+    """What a script prints, as it comes."""
+
+    def __init__(self, script):
+        self.lines = []
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._read, args=(script.process.stdout,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream):
+        for line in stream:
+            with self._news:
+                self.lines.append(line.strip())
+                self._news.notify_all()
+
+    def wait_for(self, wanted, timeout_s=PATIENCE_S):
+        with self._news:
+            found = self._news.wait_for(lambda: wanted(self.lines), timeout_s)
+        assert found, f"after {timeout_s} s there are {len(self.lines)} lines: {self.lines[-5:]}"
+
+    def rest(self):
+        self._thread.join(PATIENCE_S)
+        return self.lines
+
+
+def stored(broker):
+    consumer = broker.consume("default", prefetch=60_000, timeout=1000)
+    found = []
+    while consumer.wait():
+        fetched = consumer.fetch(500)
+        consumer.complete(acks(fetched))
+        found += names(fetched)
+    consumer.close()
+    return found
+
+
+def restart(server, signum=signal.SIGTERM):
+    server.stop(signum)
+    server.start()
+
+
+# -- what was confirmed is there
+
+
+@both_worlds
+def test_every_send_that_returned_survives_a_killed_node(server, vhost, broker, patched):
+    with running(SENDER, vhost.url, patched=patched) as script:
+        sent = Lines(script)
+        sent.wait_for(lambda lines: len(lines) > 500)
+        restart(server, signal.SIGKILL)
+        after = len(sent.lines)
+        sent.wait_for(lambda lines: len(lines) > after + 500)
+        script.say()
+        confirmed = set(map(int, sent.rest()))
+
+    assert confirmed <= set(stored(broker))
+
+
+@both_worlds
+def test_every_send_that_returned_survives_an_operator_who_closes_connections(vhost, broker, patched):
+    with running(SENDER, vhost.url, patched=patched) as script:
+        sent = Lines(script)
+        sent.wait_for(lambda lines: len(lines) > 500)
+        vhost.close_connections()
+        after = len(sent.lines)
+        sent.wait_for(lambda lines: len(lines) > after + 500)
+        script.say()
+        confirmed = set(map(int, sent.rest()))
+
+    assert confirmed <= set(stored(broker))
+
+
+# -- workers go on
+
+
+def warnings_in(script):
+    return [line for line in script.errors.splitlines() if line.startswith(("WARNING", "ERROR", "CRITICAL"))]
+
+
+@both_worlds
+def test_a_worker_goes_on_when_the_node_is_back_and_tells_of_it_once(server, vhost, broker, patched):
+    with running(WORKER, vhost.url, patched=patched) as script:
+        ran = Lines(script)
+        broker.enqueue(message(1))
+        ran.wait_for(lambda lines: "1" in lines)
+
+        restart(server)
+        broker.enqueue(message(2))
+        ran.wait_for(lambda lines: "2" in lines, BACK_S)
+
+        script.say("q")
+        script.rest()
+
+    assert len(warnings_in(script)) == 1, script.errors
+    assert script.errors.count("INFO Consuming again") == 1, script.errors
+    assert "Traceback" not in script.errors
+
+
+@both_worlds
+def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker, patched):
+    with running(WORKER, vhost.url, patched=patched) as script:
+        ran = Lines(script)
+        broker.enqueue(message(1))
+        ran.wait_for(lambda lines: "1" in lines)
+
+        vhost.close_connections()
+        for attempt in range(2):  # the broker's own connection was closed as well
+            try:
+                broker.enqueue(message(2))
+                break
+            except ConnectionError:
+                assert attempt == 0
+        ran.wait_for(lambda lines: "2" in lines, BACK_S)
+
+        script.say("q")
+        script.rest()
+
+    assert len(warnings_in(script)) == 1, script.errors
+
+
+@both_worlds
+def test_a_worker_goes_on_when_its_queue_was_deleted(vhost, broker, patched):
+    with running(WORKER, vhost.url, patched=patched) as script:
+        ran = Lines(script)
+        broker.enqueue(message(1))
+        ran.wait_for(lambda lines: "1" in lines)
+
+        broker.channel.queue_delete("default")
+        broker.enqueue(message(2))
+        ran.wait_for(lambda lines: "2" in lines, BACK_S)
+
+        script.say("q")
+        script.rest()
+
+
+@both_worlds
+def test_a_worker_goes_on_after_a_stalled_network(server, vhost, broker, patched):
+    with running(WORKER, vhost.url, patched=patched) as script:
+        ran = Lines(script)
+        broker.enqueue(message(1))
+        ran.wait_for(lambda lines: "1" in lines)
+
+        os.kill(server.process.pid, signal.SIGSTOP)
+        with pytest.raises(ConnectionError):
+            broker.enqueue(message("in doubt"))
+        os.kill(server.process.pid, signal.SIGCONT)
+        broker.enqueue(message(2))
+        ran.wait_for(lambda lines: "2" in lines, BACK_S)
+
+        script.say("q")
+        script.rest()
+
+
+# -- sends that cannot be
+
+
+def test_a_send_to_a_server_that_does_not_answer_ends_with_a_clear_error(server, broker):
+    broker.connect()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(ConnectionClosed, match="did not confirm in time; the message may be stored"):
+            broker.enqueue(message(1))
+        took = time.monotonic() - began
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+    assert 2 <= took < 3
+    broker.enqueue(message(2))
+    assert 2 in stored(broker)
+
+
+def test_sends_wait_for_the_end_of_an_alarm_but_not_for_ever(server, broker):
+    broker.enqueue(message("before"))
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with pytest.raises(ConnectionClosed, match="did not confirm in time"):
+            broker.enqueue(message("first"))  # by sending something the server begins to block
+        with pytest.raises(ConnectionFailed, match=r"takes no messages \(low on memory\); nothing was sent"):
+            broker.enqueue(message("second"))
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+
+    broker.enqueue(message("after"))
+    found = stored(broker)
+    assert {"before", "after"} <= set(found)
+    assert "second" not in found
+
+
+def test_a_send_that_waits_out_an_alarm_is_stored(server, vhost):
+    broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=30_000)
+    broker.declare_queue("default")
+    broker.enqueue(message("before"))
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with beside(broker.enqueue, message("during")), beside(broker.enqueue, message("during, too")):
+            server.control("set_vm_memory_high_watermark", "0.4")
+        assert len(stored(broker)) == 3
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+        broker.close()
+
+
+# -- time-outs of the server's
+
+
+def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(broker):
+    consumer = broker.consume("default", prefetch=10, timeout=20_000)
+    broker.enqueue(Message("default", "work", ("once",), {}, {}), delay=6000)
+
+    (fetched,) = take(consumer)  # raises if the channel is closed
+    consumer.complete(acks([fetched]))
+
+    assert fetched.args == ("once",)
+    broker.join("default", 3, 50, timeout=5000)
