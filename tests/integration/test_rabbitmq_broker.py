@@ -524,6 +524,7 @@ def test_a_message_is_not_acknowledged_if_what_follows_is_not_confirmed(open_bro
     first = take_one(consumer)
     send(broker, "fills the queue")
     consumer.rest()
+    wait_until(lambda: counts(broker)[0] == 1)
 
     with pytest.raises(ConnectionFailed, match="refused"):
         consumer.complete([Verdict(Action.ACK, first, follow_ups=[broker.prepare(first.message)])])

@@ -43,10 +43,10 @@ class RabbitmqServer:
     """A node that runs.
 
     Parameters:
-      settings: Of rabbitmq.conf; an underscore stands for a dot.
+      settings(dict[str, str]): Of rabbitmq.conf.
     """
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
         if not (_PROGRAMS / "rabbitmq-server").exists() or shutil.which("epmd") is None:
             raise RuntimeError(HOW_TO_GET_IT)
         self.folder = Path(tempfile.mkdtemp(prefix="greenq-rabbitmq-"))
@@ -54,10 +54,14 @@ class RabbitmqServer:
         self._guard = subprocess.Popen(
             ["sh", "-c", "read x; kill -9 0"], stdin=subprocess.PIPE, preexec_fn=lambda: os.setpgid(0, 0)
         )
-        self._write_settings(settings)
+        self._write_settings(settings or {})
         # Erlang would start one itself, which would outlive everything.
         self._epmd = self._spawn("epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port))
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
 
     def _write_settings(self, settings: dict[str, str]) -> None:
         lines = {
@@ -66,7 +70,7 @@ class RabbitmqServer:
             "management.tcp.port": str(self._api_port),
             "disk_free_limit.absolute": "1MB",
             "log.file.level": "warning",
-            **{name.replace("_", "."): value for name, value in settings.items()},
+            **settings,
         }
         (self.folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
         (self.folder / "env.conf").touch()
@@ -79,6 +83,7 @@ class RabbitmqServer:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),  # for the cookie
             "LANG": "C.UTF-8",
+            "ERL_CRASH_DUMP": str(folder / "crash.dump"),
             "detached": "1",  # the node is the process that is started, with no shell around it
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -228,8 +233,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def rabbitmq_server(**settings: str) -> Iterator[RabbitmqServer]:
-    server = RabbitmqServer(**settings)
+def rabbitmq_server(settings: dict[str, str] | None = None) -> Iterator[RabbitmqServer]:
+    server = RabbitmqServer(settings)
     try:
         yield server
     finally:
