@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pika
 from pika.adapters.select_connection import SelectConnection
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.frame import decode_frame
 
 _FRAME = struct.Struct(">BHI")
@@ -107,6 +108,22 @@ class ThreadConnection(BulkReading, SelectConnection):  # type: ignore[misc] # p
 
 def write(connection: Any, data: bytes) -> None:
     """Send these frames. In the thread of the connection's loop."""
+    transport = connection._transport
+    if (
+        type(transport) is _AsyncPlaintextTransport
+        and transport._state == transport._STATE_ACTIVE
+        and not transport._tx_buffers
+    ):
+        # At once, where nothing is in front of it: pika would wait for the socket to be writable,
+        # which it nearly always is, with a watcher made for that.
+        try:
+            sent = transport._sock.send(data)
+        except OSError:
+            sent = 0  # full, or broken, which pika finds out
+        connection.bytes_sent += sent
+        if sent == len(data):
+            return
+        data = data[sent:]
     connection._output_marshaled_frames([data])
 
 
