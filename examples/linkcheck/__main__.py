@@ -34,6 +34,8 @@ from .server import COUNTS_PATH, latency_range
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.1
+#: Seconds for which nothing may happen while pages are open and the queue is empty.
+STILL_S = 3
 #: How many of the broken links are named.
 SHOWN = 5
 #: Greenq's workers stop within their own time, which this leaves them.
@@ -124,7 +126,9 @@ def check_links(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -
     worker = start_worker(options, folder, environment, cleanup)
     progress = Progress(before)
     try:
-        tally = watch(record, worker, folder / "worker.log", progress, options.pages)
+        # Longer than any job, with a retry of it in sight.
+        still_s = STILL_S + 2 * options.time_limit / 1000
+        tally = watch(record, worker, folder / "worker.log", progress, options.pages, still_s)
     finally:
         progress.end()
     print(report(record, tally, progress, counts(start) if is_ours else None, folder, options))
@@ -252,8 +256,12 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
 # -- the crawl
 
 
-def watch(record: Record, worker: subprocess.Popen[bytes], log: Path, progress: Progress, most: int | None) -> Tally:
+def watch(
+    record: Record, worker: subprocess.Popen[bytes], log: Path, progress: Progress, most: int | None, still_s: float
+) -> Tally:
     """Show the progress until every page is done, or as many as are wanted."""
+    seen: Tally | None = None
+    still_since = time.monotonic()
     while True:
         # First the queue: what it has given up is certain only if the record, read later,
         # still has open pages.
@@ -267,7 +275,10 @@ def watch(record: Record, worker: subprocess.Popen[bytes], log: Path, progress: 
             return tally
         if worker.poll() is not None:
             raise CrawlFailed(f"greenq-worker ended with code {worker.returncode}:\n{last_words(log)}")
-        if is_queue_empty:
+        if tally != seen or not is_queue_empty:
+            seen, still_since = tally, time.monotonic()
+        # RabbitMQ counts no jobs that run: they have ended after a while, and something has changed.
+        if time.monotonic() - still_since > still_s:
             raise CrawlFailed(f"{tally.pages - tally.finished} pages are not done, and no job is left for them.")
         time.sleep(POLL_S)
 
@@ -278,7 +289,7 @@ def last_words(log: Path) -> str:
 
 
 def queue_is_empty() -> bool:
-    """Whether no job is waiting, running or delayed; False where the broker cannot tell."""
+    """Whether no job is waiting or delayed; False where the broker cannot tell."""
     from . import crawl
 
     tell = getattr(crawl.broker, "get_queue_message_counts", None)

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from tests.support.rabbitmq_server import shared_server
 from tests.support.redis_server import redis_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,3 +320,16 @@ def test_processes_are_gone_when_a_crawl_has_ended(serve, crawl):
     finish(process)
 
     assert [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_crawl_runs_on_rabbitmq_by_its_url_and_survives_a_killed_worker(serve, crawl, pages):
+    site = serve("5-20")
+    with shared_server().vhost() as vhost:
+        process = crawl(site.url, "--broker", vhost.url)
+        wait_until(lambda: len(site.answers()) > 30, process)
+        workers(process)[0].kill()
+
+        output = finish(process)
+
+    assert_complete(site, pages, output)
+    assert fetched_too_often(site.answers(), cut=1) == {}
