@@ -114,6 +114,14 @@ class Lines:
         return self.lines
 
 
+def finish(script, lines):
+    """Have a script end, without complaint; all that it wrote is there then."""
+    script.say()
+    lines.rest()
+    assert script.process.wait(PATIENCE_S) == 0, script.errors
+    script._reader.join(PATIENCE_S)
+
+
 def stored(broker):
     consumer = broker.consume("default", prefetch=60_000, timeout=1000)
     found = []
@@ -179,8 +187,7 @@ def test_a_worker_goes_on_when_the_node_is_back_and_tells_of_it_once(server, vho
         broker.enqueue(message(2))
         ran.wait_for(lambda lines: "2" in lines, BACK_S)
 
-        script.say("q")
-        script.rest()
+        finish(script, ran)
 
     assert len(warnings_in(script)) == 1, script.errors
     assert script.errors.count("INFO The broker is back") == 1, script.errors
@@ -203,8 +210,7 @@ def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker,
                 assert attempt == 0
         ran.wait_for(lambda lines: "2" in lines, BACK_S)
 
-        script.say("q")
-        script.rest()
+        finish(script, ran)
 
     assert len(warnings_in(script)) == 1, script.errors
 
@@ -220,8 +226,7 @@ def test_a_worker_goes_on_when_its_queue_was_deleted(vhost, broker, patched):
         broker.enqueue(message(2))
         ran.wait_for(lambda lines: "2" in lines, BACK_S)
 
-        script.say("q")
-        script.rest()
+        finish(script, ran)
 
 
 @both_worlds
@@ -238,8 +243,7 @@ def test_a_worker_goes_on_after_a_stalled_network(server, vhost, broker, patched
         broker.enqueue(message(2))
         ran.wait_for(lambda lines: "2" in lines, BACK_S)
 
-        script.say("q")
-        script.rest()
+        finish(script, ran)
 
 
 # -- sends that cannot be
