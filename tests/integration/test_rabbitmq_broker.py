@@ -146,6 +146,37 @@ def test_an_idle_producer_keeps_its_connection(open_broker, vhost):
     assert counts(broker)[0] == 2
 
 
+BUSY = """
+    import sys, time
+    import psutil
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[], heartbeat=1)
+    broker.declare_queue("default")
+    consumer = broker.consume("default", prefetch=10, timeout=20000)
+    broker.enqueue(Message("default", "work", (1,), {}, {}))
+    held = next(consumer)
+    def connections():
+        found = psutil.Process().net_connections("tcp")
+        return sorted(each.laddr.port for each in found if each.status == "ESTABLISHED")
+    before = connections()
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end: pass
+    time.sleep(2)  # pika looks for the server's heartbeats
+    consumer.ack(held)
+    broker.enqueue(Message("default", "work", (2,), {}, {}))
+    print(next(consumer).args[0], connections() == before)
+    broker.close()
+"""
+
+
+@both_worlds
+def test_a_hub_that_is_busy_for_many_heartbeats_keeps_its_connections(vhost, patched):
+    (line,) = output_of(BUSY, vhost.url, 6, patched=patched)
+
+    assert line == "2 True"
+
+
 def test_files_and_threads_do_not_grow_with_brokers_that_are_closed(open_broker):
     def use_one():
         broker = open_broker()

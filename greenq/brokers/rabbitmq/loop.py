@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 
 from ...errors import ConnectionClosed
 from ...runtime import Runtime, current, is_patched
+from .pulse import Pulse, Pulsing
 from .wire import BulkReading, ThreadConnection
 
 
@@ -79,7 +81,7 @@ class Loop:
         self._is_scheduled = False
         self._lock = self.runtime.native_lock()
         self.is_closed = False
-        self._place: _HubPlace | _ThreadPlace = _HubPlace() if is_patched() else _ThreadPlace(self.runtime)
+        self._place: _HubPlace | _ThreadPlace = _HubPlace(self.runtime) if is_patched() else _ThreadPlace(self.runtime)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have this called, after all that was asked for before. From any thread."""
@@ -116,7 +118,7 @@ class Loop:
 
     def connect(self, parameters: Any, **callbacks: Any) -> Any:
         """A connection of pika's that begins to open. In the loop only."""
-        return self._place.kind(parameters, custom_ioloop=self._place.io, **callbacks)
+        return self._place.connect(parameters, callbacks)
 
     def ask(self, call: Callable[[Answer], None], timeout_s: float, what: str) -> Any:
         """Have the loop call this with an answer to give, and wait for it.
@@ -157,23 +159,35 @@ class Loop:
 class _HubPlace:
     """In gevent's hub, which runs anyway."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         # Its import brings gevent's hub of this thread along.
         from pika.adapters import gevent_connection as adapter
 
-        class HubConnection(BulkReading, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
+        class HubConnection(Pulsing, BulkReading, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
             pass
 
-        self.kind: Any = HubConnection
+        self._kind = HubConnection
+        self._runtime = runtime
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pulse: Pulse | None = None
         self._loop: Any = adapter._GeventSelectorIOLoop()
         # One for all connections: each holds a pipe that pika never closes.
         self.io: Any = adapter._GeventSelectorIOServicesAdapter(self._loop)
         self._hub_loop = self._loop._hub.loop
 
+    def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
+        connection = self._kind(parameters, custom_ioloop=self.io, lock=self._runtime.native_lock(), **callbacks)
+        self._open.add(connection)
+        if self._pulse is None:
+            self._pulse = Pulse(self._runtime, lambda: [each for each in list(self._open) if each.is_open])
+        return connection
+
     def wake(self, call: Callable[[], None]) -> None:
         self._hub_loop.run_callback_threadsafe(call)
 
     def end(self) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
         queue = self._loop._callback_queue
         self._loop.remove_handler(queue._read_fd)
         for fd in (queue._read_fd, queue._write_fd):
@@ -183,8 +197,6 @@ class _HubPlace:
 
 class _ThreadPlace:
     """In pika's own loop, on a native thread of its own."""
-
-    kind: Any = ThreadConnection
 
     def __init__(self, runtime: Runtime) -> None:
         self._loop = IOLoop()
@@ -196,6 +208,9 @@ class _ThreadPlace:
             self._loop.start()
         finally:
             self._loop.close()
+
+    def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
+        return ThreadConnection(parameters, custom_ioloop=self.io, **callbacks)
 
     def wake(self, call: Callable[[], None]) -> None:
         self._loop.add_callback_threadsafe(call)

@@ -101,6 +101,27 @@ class BulkReading:
         for each in touched:
             each.end_of_read()
 
+    def write_frames(self, data: bytes) -> None:
+        """Send these frames, at once if nothing is in front of them.
+
+        pika would wait for the socket to be writable, which it nearly always is, with a watcher
+        made for that.
+        """
+        transport: Any = self._transport  # type: ignore[attr-defined]
+        sent = 0
+        if (
+            type(transport) is _AsyncPlaintextTransport
+            and transport._state == transport._STATE_ACTIVE
+            and not transport._tx_buffers
+        ):
+            try:
+                sent = transport._sock.send(data)
+            except OSError:
+                sent = 0  # full, or broken, which pika finds out
+            self.bytes_sent += sent  # type: ignore[attr-defined]
+        if sent < len(data):
+            self._output_marshaled_frames([data[sent:]])  # type: ignore[attr-defined]
+
 
 class ThreadConnection(BulkReading, SelectConnection):  # type: ignore[misc] # pika has no types
     """For a native thread with pika's own loop."""
@@ -108,23 +129,7 @@ class ThreadConnection(BulkReading, SelectConnection):  # type: ignore[misc] # p
 
 def write(connection: Any, data: bytes) -> None:
     """Send these frames. In the thread of the connection's loop."""
-    transport = connection._transport
-    if (
-        type(transport) is _AsyncPlaintextTransport
-        and transport._state == transport._STATE_ACTIVE
-        and not transport._tx_buffers
-    ):
-        # At once, where nothing is in front of it: pika would wait for the socket to be writable,
-        # which it nearly always is, with a watcher made for that.
-        try:
-            sent = transport._sock.send(data)
-        except OSError:
-            sent = 0  # full, or broken, which pika finds out
-        connection.bytes_sent += sent
-        if sent == len(data):
-            return
-        data = data[sent:]
-    connection._output_marshaled_frames([data])
+    connection.write_frames(data)
 
 
 # -- properties
