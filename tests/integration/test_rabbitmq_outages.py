@@ -215,6 +215,46 @@ def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker,
     assert len(warnings_in(script)) == 1, script.errors
 
 
+IN_HAND = """
+    import os, sys, time
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1])
+    @greenq.actor(broker=broker, min_backoff=10)
+    def work(number):
+        os.write(1, b"started %d\\n" % number)
+        time.sleep(1.5 if number else 0)
+        if number == 7 and greenq.middleware.CurrentMessage.get_current_message().options.get("retries") is None:
+            raise RuntimeError("once")
+    from greenq.middleware import CurrentMessage
+    broker.add_middleware(CurrentMessage())
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    import select
+    select.select([0], [], [])
+    worker.stop(10000)
+    broker.close()
+"""
+
+
+@both_worlds
+def test_jobs_that_were_running_when_the_connection_was_lost_run_once(vhost, broker, patched):
+    for number in range(1, 9):
+        broker.enqueue(message(number))
+    with running(IN_HAND, vhost.url, patched=patched) as script:
+        ran = Lines(script)
+        ran.wait_for(lambda lines: len(lines) == 8)
+
+        vhost.close_connections()
+        ran.wait_for(lambda lines: len(lines) == 9)  # the retry of one of them
+
+        finish(script, ran)
+
+    assert sorted(ran.lines) == sorted([*(f"started {number}" for number in range(1, 9)), "started 7"])
+    assert "given to another worker" not in script.errors
+    assert sum(broker.get_queue_message_counts("default")) == 0
+
+
 @both_worlds
 def test_a_worker_goes_on_when_its_queue_was_deleted(vhost, broker, patched):
     with running(WORKER, vhost.url, patched=patched) as script:

@@ -220,7 +220,7 @@ class Attachment:
             self.ensure(queue_name, again=True)
             subscription = Subscription(self.consuming, queue_name)
             subscription.open()
-            inbox = Inbox(self, subscription, self.logger)
+            inbox = Inbox(self, subscription, self.logger, before=inbox)
             with self._lock:
                 known = self._inboxes.get(queue_name)
                 if known is None or known.subscription.lost is not None:

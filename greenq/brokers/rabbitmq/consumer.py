@@ -7,6 +7,7 @@ acknowledged. A crash in between leaves both, never none.
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
 import time
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Why a message is a dead letter.
 REASON_HEADER = "x-greenq-reason"
+
+#: Seconds in which the server delivers again what was in hand when a connection was lost.
+_ADOPTION_S = 3.0
 
 #: Headers have to fit into one frame.
 _LONGEST_REASON = 4000
@@ -180,26 +184,36 @@ class RabbitmqConsumer(BatchConsumer):
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """Write what became of these messages; return the verdicts that were refused.
 
-        Refused is a verdict on a message of a connection that was lost: the server has given
-        the message to somebody again. Its follow-ups are not stored.
+        Refused is a verdict on a message of a connection that was lost, if the server has given
+        the message to somebody else. Its follow-ups are not stored.
 
         Raises:
           ConnectionError: Some may be written and some not; try again.
 
         May switch.
         """
-        verdicts = [verdict for verdict in verdicts if not verdict.message.is_written]
-        stale = [verdict for verdict in verdicts if verdict.message.subscription.lost is not None]
-        if stale:
-            if self._subscription.lost is not None:
-                raise self._subscription.lost
-            verdicts = [verdict for verdict in verdicts if verdict.message.subscription.lost is None]
-        by_inbox: dict[Subscription, list[Verdict]] = {}
+        if self._subscription.lost is not None:
+            raise self._subscription.lost
+        mine: list[Verdict] = []
+        refused: list[Verdict] = []
+        later: list[Verdict] = []
         for verdict in verdicts:
-            by_inbox.setdefault(verdict.message.subscription, []).append(verdict)
-        for subscription, batch in by_inbox.items():
-            self._settle(subscription, batch)
-        return stale
+            message = verdict.message
+            if message.is_written:
+                continue
+            if message.subscription is self._subscription:
+                mine.append(verdict)
+            else:
+                fate = self._inbox.fate_of(message)
+                (mine if fate is Fate.ADOPTED else later if fate is Fate.UNKNOWN else refused).append(verdict)
+        if mine:
+            self._settle(self._subscription, mine)
+        if later:
+            raise ConnectionClosed(
+                f"The connection was lost while {len(later)} messages were in hand, and RabbitMQ has not delivered "
+                "them again yet"
+            )
+        return refused
 
     def _settle(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
         self._publish_what_follows(verdicts)
@@ -249,6 +263,14 @@ class RabbitmqConsumer(BatchConsumer):
         self._attachment.leave(self._inbox)
 
 
+class Fate(enum.Enum):
+    """What became of a message that was in hand when the connection was lost."""
+
+    ADOPTED = "it was delivered again, to this process"
+    UNKNOWN = "it may be delivered to this process any moment"
+    LOST = "somebody else has it"
+
+
 class Inbox:
     """What consumers of one queue share: its subscription, and the rules for what comes.
 
@@ -256,9 +278,13 @@ class Inbox:
       attachment(Attachment): To the server.
       subscription(Subscription): Of the queue.
       logger(logging.Logger): The broker's.
+      before(Inbox | None): The one whose connection was lost: what was in hand then, and is
+        delivered to this process again, is not run again but settled by its new delivery.
     """
 
-    def __init__(self, attachment: Attachment, subscription: Subscription, logger: logging.Logger) -> None:
+    def __init__(
+        self, attachment: Attachment, subscription: Subscription, logger: logging.Logger, before: Inbox | None = None
+    ) -> None:
         self.queue_name = subscription.queue_name
         self.subscription = subscription
         self.logger = logger
@@ -269,7 +295,46 @@ class Inbox:
         self._lock = threading.Lock()
         self._is_sorting = False
         self._is_looking = False
+        #: What is in hand, by tag; and what was when an earlier connection was lost, by its bytes.
+        self._in_hand: dict[int, Any] = {}
+        self._orphans: dict[bytes, Any] = {}
+        self._adopting_until = time.monotonic() + _ADOPTION_S
         subscription.on_delayed(self._on_delayed)
+        if before is not None:
+            self._orphans = before.in_hand()
+            if self._orphans:
+                subscription.adopt(self._adopt)
+
+    # -- messages whose connection was lost
+
+    def in_hand(self) -> dict[bytes, Any]:
+        """Messages that this process has in hand, by their bytes."""
+        messages = [*self._orphans.values(), *list(self._in_hand.values())]
+        return {message.delivery.body: message for message in messages if not message.is_written}
+
+    def _adopt(self, delivery: Delivery) -> bool:
+        # In the loop. Whoever brings the verdict looks at the subscription first.
+        with self._lock:
+            message = self._orphans.pop(delivery.body, None)
+            if message is None:
+                return False
+            self._in_hand[delivery.tag] = message
+            message.delivery = delivery
+            message.subscription = self.subscription
+            return True
+
+    def fate_of(self, message: Any) -> Fate:
+        """What became of a message of a connection that was lost."""
+        with self._lock:
+            if message.subscription is self.subscription:
+                return Fate.ADOPTED
+            body: bytes = message.delivery.body
+            if self._orphans.get(body) is not message:
+                return Fate.LOST
+            if time.monotonic() < self._adopting_until:
+                return Fate.UNKNOWN
+            del self._orphans[body]
+            return Fate.LOST
 
     # -- messages that are ready
 
@@ -283,12 +348,15 @@ class Inbox:
                 continue
             if delivery.properties.headers:
                 trials.came(delivery)
-            messages.append(self._decode(delivery))
+            message = self._in_hand[delivery.tag] = self._decode(delivery)
+            messages.append(message)
         if suspects:
             try:
                 self._count(suspects)
             except BaseException:
                 # What is counted already is gone from this channel; the rest comes again.
+                for each in messages:
+                    self._in_hand.pop(each.delivery.tag, None)
                 subscription.put_back([message.delivery for message in messages])
                 raise
         return messages
@@ -338,6 +406,7 @@ class Inbox:
 
     def ended(self, delivery: Delivery) -> None:
         """A message was settled."""
+        self._in_hand.pop(delivery.tag, None)
         if delivery.properties.headers:
             self._trials.ended(delivery)
             self._try_next()

@@ -48,6 +48,7 @@ class Subscription:
         #: From the delay queue; for whoever looks at their etas.
         self._delayed: list[Delivery] = []
         self._on_delayed: Callable[[], None] | None = None
+        self._adopts: Callable[[Delivery], bool] | None = None
         #: Tags that the server counts as unacknowledged, in order, the settled ones among them
         #: until all before them are settled, too.
         self._tags: deque[int] = deque()
@@ -57,8 +58,6 @@ class Subscription:
         self._channel: Any = None
         self.lost: ConnectionError | None = None
         self._is_consuming = False
-        #: How many tags were of a channel that is gone, the first time somebody brought one.
-        self.has_warned = False
 
     # -- from and to the server
 
@@ -136,6 +135,8 @@ class Subscription:
             last = buffer[-1].properties.priority if buffer else 256
             for delivery in deliveries:
                 self._tags.append(delivery.tag)
+                if self._adopts is not None and self._adopts(delivery):
+                    continue
                 if delivery.consumer_tag == delayed_tag:
                     self._delayed.append(delivery)
                     continue
@@ -216,6 +217,10 @@ class Subscription:
     def on_delayed(self, call: Callable[[], None]) -> None:
         """Have this called, in the loop, when something came from the delay queue."""
         self._on_delayed = call
+
+    def adopt(self, adopts: Callable[[Delivery], bool] | None) -> None:
+        """Have deliveries for which this is true left out: somebody has them in hand already."""
+        self._adopts = adopts
 
     def take(self, count: int) -> list[Delivery]:
         """The first messages of the buffer."""
