@@ -187,8 +187,6 @@ class WorkerProcess:
             self._start_worker()
         except CannotStart:
             raise
-        except errors.QueueMismatch as error:
-            raise CannotStart(ExitCode.UNREACHABLE, " ".join(str(error).split())) from error
         except errors.ConnectionError as error:
             # Of the user's code. What was imported half-way cannot be imported again.
             raise CannotStart(

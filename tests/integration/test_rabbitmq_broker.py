@@ -19,7 +19,7 @@ import greenq
 from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.clock import now_ms
 from greenq.consumer import Undecodable
-from greenq.errors import ConnectionClosed, ConnectionFailed, QueueJoinTimeout, QueueMismatch
+from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionFailed, QueueJoinTimeout, QueueMismatch
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
 from tests.support.processes import both_worlds, output_of, running
@@ -261,7 +261,7 @@ def test_a_server_that_refuses_says_why_without_the_password(
         credentials=pika.PlainCredentials("guest", credentials), virtual_host=virtual_host or vhost.name
     )
 
-    with caplog.at_level("DEBUG", "greenq"), pytest.raises(ConnectionFailed, match=reason) as raised:
+    with caplog.at_level("DEBUG", "greenq"), pytest.raises(BrokerUnusable, match=reason) as raised:
         broker.connect()
     assert "wrong" not in str(raised.value) + caplog.text
 
@@ -852,6 +852,7 @@ def test_counts_are_of_the_queue_the_delayed_and_the_dead(broker, consumer):
     broker.enqueue(message("later"), delay=3_600_000)
 
     assert counts(broker) == (2, 1, 1)
+    assert broker.queue_counts("default") == (2, None, 1, 1)
 
 
 def test_join_waits_for_what_this_process_has_in_hand(broker, consumer):

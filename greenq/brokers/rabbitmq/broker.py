@@ -17,6 +17,7 @@ import pika
 
 from ...broker import Broker
 from ...errors import QueueJoinTimeout, QueueNotFound
+from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Envelope
@@ -28,8 +29,6 @@ from .topology import Topology, check_name
 
 if TYPE_CHECKING:
     from ...middleware import Middleware
-
-_DEAD_MESSAGE_TTL_MS = 604_800_000
 
 
 class RabbitmqBroker(Broker):
@@ -82,10 +81,8 @@ class RabbitmqBroker(Broker):
         **kwargs: Any,
     ) -> None:
         super().__init__(middleware)
-        if dead_message_ttl is None:
-            dead_message_ttl = int(os.environ.get("GREENQ_DEAD_MESSAGE_TTL", _DEAD_MESSAGE_TTL_MS))
         self.parameters: list[pika.ConnectionParameters] = make_parameters(url, parameters, kwargs)
-        self.topology = Topology(queue_type, queue_arguments, max_priority, dead_message_ttl)
+        self.topology = Topology(queue_type, queue_arguments, max_priority, dead_message_ttl_ms(dead_message_ttl))
         self.confirm_delivery = confirm_delivery
         self.max_priority = max_priority
         self.send_timeout = send_timeout
@@ -141,6 +138,7 @@ class RabbitmqBroker(Broker):
 
         Raises:
           QueueMismatch: One exists with other arguments; says which.
+          BrokerUnusable: The server refuses the user, the password or the virtual host.
           ConnectionFailed: The server cannot be reached.
         """
         self._attach().connect(sorted(self.queues))
@@ -251,6 +249,14 @@ class RabbitmqBroker(Broker):
                         f"{ready} messages were ready, {delayed} delayed, {in_hand} in hand. Is a worker running on it?"
                     )
             current().sleep(pause_s)
+
+    def queue_counts(self, queue_name: str) -> QueueCounts:
+        """How many messages of a queue are ready, delayed and dead; RabbitMQ does not tell how many are reserved.
+
+        May switch.
+        """
+        ready, delayed, dead = self.get_queue_message_counts(queue_name)
+        return QueueCounts(ready=ready, reserved=None, delayed=delayed, dead=dead)
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """How many messages are ready in a queue, in its delay queue and ladder, and dead. May switch."""

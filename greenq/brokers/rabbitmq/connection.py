@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pika
 import pika.exceptions
 
-from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed, QueueMismatch
+from ...errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed, QueueMismatch
 from .loop import Answer, Loop
 from .parameters import where, where_all
 
@@ -91,18 +91,21 @@ class Link:
             if self._opening is None:
                 self._try(0, [])
 
-    def _try(self, number: int, errors: list[str]) -> None:
+    def _try(self, number: int, errors: list[str], *, is_refused: bool = True) -> None:
         if number >= len(self._endpoints):
             self._opening = None
+            kind = BrokerUnusable if is_refused else ConnectionFailed
+            text = "RabbitMQ refuses: " if is_refused else "RabbitMQ cannot be reached: "
             waiting, self._waiting = self._waiting, []
             for _, on_failed in waiting:
-                on_failed(ConnectionFailed("RabbitMQ cannot be reached: " + "; ".join(errors)))
+                on_failed(kind(text + "; ".join(errors)))
             return
         endpoint = self._endpoints[number]
 
         def failed(_connection: Any, error: BaseException) -> None:
             self._opening = None
-            self._try(number + 1, [*errors, f"{where(endpoint)}: {explain(error)}"])
+            refused = is_refused and _is_refusal(_root(error))
+            self._try(number + 1, [*errors, f"{where(endpoint)}: {explain(error)}"], is_refused=refused)
 
         self._opening = self.loop.connect(
             endpoint,
@@ -204,19 +207,35 @@ class Link:
 # -- what errors mean
 
 
+#: AMQP's code for a virtual host that does not exist, or is not for this user. One that is not up
+#: yet has another.
+_NOT_ALLOWED = "530"
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the server is there and says no, so that waiting for it would not help."""
+    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+        return _NOT_ALLOWED in str(error)
+    return isinstance(error, pika.exceptions.ProbableAuthenticationError)
+
+
+def _root(error: BaseException | None) -> BaseException | None:
+    """What an error of pika's is about, out of those that it is wrapped in."""
+    while True:
+        inner: Any = error.args[0] if isinstance(error, pika.exceptions.AMQPConnectionError) and error.args else None
+        if not isinstance(inner, BaseException):
+            inner = getattr(error, "exception", None)
+        several = getattr(error, "exceptions", None)  # of a connection workflow: one for each address
+        if several:
+            inner = several[-1]
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
+
+
 def explain(error: BaseException | None) -> str:
     """An error of pika's in a few words. Contains no password."""
-    while isinstance(error, pika.exceptions.AMQPConnectionError) and len(error.args) == 1:
-        inner = error.args[0]
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    nested = getattr(error, "exceptions", None)  # of a connection workflow: one for each address
-    if nested:
-        return explain(nested[-1])
-    nested = getattr(error, "exception", None)
-    if isinstance(nested, BaseException):
-        return explain(nested)
+    error = _root(error)
     if isinstance(error, pika.exceptions.ConnectionClosed):
         return f"{error.reply_text} ({error.reply_code})"
     if isinstance(error, pika.exceptions.ProbableAuthenticationError):

@@ -248,7 +248,7 @@ class Publisher:
         self._is_opening = False
         waiting, self._waiting = self._waiting, deque()
         for batch in waiting:
-            batch.error = ConnectionFailed(str(error))
+            batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
             batch.on_done(batch)
 
     def _on_connection(self, connection: Any) -> None:
