@@ -564,6 +564,21 @@ def test_a_message_is_not_acknowledged_if_what_follows_is_not_confirmed(open_bro
     wait_until(lambda: counts(broker)[0] == 2)
 
 
+def test_what_cannot_be_stored_delays_no_other_messages_ack(open_broker):
+    broker = open_broker(queue_arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
+    send(broker, "fails", "succeeds")
+    consumer = consume(broker)
+    fails, succeeds = take(consumer, 2)
+    consumer.rest()
+    send(broker, 1, 2)
+
+    with pytest.raises(ConnectionFailed):
+        consumer.complete([Verdict(Action.ACK, fails, follow_ups=[broker.prepare(message(3))]), *acks([succeeds])])
+
+    consumer.close()
+    wait_until(lambda: counts(broker)[0] == 3)
+
+
 def test_a_verdict_that_is_tried_again_stores_what_follows_once(open_broker):
     broker = open_broker(queue_arguments={"x-max-length": 3, "x-overflow": "reject-publish"})
     broker.declare_queue("other")

@@ -206,8 +206,9 @@ class RabbitmqConsumer(BatchConsumer):
             else:
                 fate = self._inbox.fate_of(message)
                 (mine if fate is Fate.ADOPTED else later if fate is Fate.UNKNOWN else refused).append(verdict)
-        if mine:
-            self._settle(self._subscription, mine)
+        error = self._settle(self._subscription, mine) if mine else None
+        if error is not None:
+            raise error
         if later:
             raise ConnectionClosed(
                 f"The connection was lost while {len(later)} messages were in hand, and RabbitMQ has not delivered "
@@ -215,8 +216,12 @@ class RabbitmqConsumer(BatchConsumer):
             )
         return refused
 
-    def _settle(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
-        self._publish_what_follows(verdicts)
+    def _settle(self, subscription: Subscription, verdicts: list[Verdict]) -> ConnectionError | None:
+        """Settle all whose follow-ups are stored; answer why those of the others are not."""
+        error = self._publish_what_follows(verdicts)
+        if error is not None:
+            # What cannot be stored, in a queue that is full, say, delays nobody else.
+            verdicts = [verdict for verdict in verdicts if verdict.message.has_followed or not _follows(verdict)]
         done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
         back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
         if done:
@@ -232,26 +237,31 @@ class RabbitmqConsumer(BatchConsumer):
                 message.is_written = True
         for verdict in verdicts:
             inbox.ended(verdict.message.delivery)
+        return error
 
-    def _publish_what_follows(self, verdicts: list[Verdict]) -> None:
-        following: list[tuple[Any, list[Outgoing]]] = []
+    def _publish_what_follows(self, verdicts: list[Verdict]) -> ConnectionError | None:
+        messages: list[Any] = []
+        groups: list[list[Outgoing]] = []
+        first: ConnectionError | None = None
         for verdict in verdicts:
-            message = verdict.message
-            if message.has_followed:
+            if verdict.message.has_followed or not _follows(verdict):
                 continue
-            outgoing = [self._attachment.place(envelope) for envelope in verdict.follow_ups or ()]
-            if verdict.action is Action.NACK:
-                outgoing.append(_dead_letter(self.queue_name, verdict))
-            if outgoing:
-                following.append((message, outgoing))
-        if following:
-            errors = self._attachment.store([outgoing for _, outgoing in following])
-            for (message, _), error in zip(following, errors, strict=True):
-                if error is None:
-                    message.has_followed = True
-            first = next((error for error in errors if error is not None), None)
-            if first is not None:
-                raise first
+            try:
+                groups.append(self._following(verdict))
+            except ConnectionError as error:
+                first = first or error
+            else:
+                messages.append(verdict.message)
+        for message, failure in zip(messages, self._attachment.store(groups), strict=True):
+            message.has_followed = failure is None
+            first = first or failure
+        return first
+
+    def _following(self, verdict: Verdict) -> list[Outgoing]:
+        outgoing = [self._attachment.place(envelope) for envelope in verdict.follow_ups or ()]
+        if verdict.action is Action.NACK:
+            outgoing.append(_dead_letter(self.queue_name, verdict))
+        return outgoing
 
     def close(self) -> None:
         """End a wait. The last consumer of a queue returns what nobody took."""
@@ -522,6 +532,11 @@ def _check_queue_of(message: Message[Any], body: bytes) -> None:
 
 
 # -- what is stored
+
+
+def _follows(verdict: Verdict) -> bool:
+    """Whether something has to be stored before the message may be removed."""
+    return bool(verdict.follow_ups) or verdict.action is Action.NACK
 
 
 def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:
