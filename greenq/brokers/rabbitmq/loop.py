@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -168,7 +167,8 @@ class _HubPlace:
 
         self._kind = HubConnection
         self._runtime = runtime
-        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Replaced as a whole, because a native thread looks at it.
+        self._connections: list[Any] = []
         self._pulse: Pulse | None = None
         self._loop: Any = adapter._GeventSelectorIOLoop()
         # One for all connections: each holds a pipe that pika never closes.
@@ -177,9 +177,9 @@ class _HubPlace:
 
     def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
         connection = self._kind(parameters, custom_ioloop=self.io, lock=self._runtime.native_lock(), **callbacks)
-        self._open.add(connection)
+        self._connections = [*(each for each in self._connections if not each.is_closed), connection]
         if self._pulse is None:
-            self._pulse = Pulse(self._runtime, lambda: [each for each in list(self._open) if each.is_open])
+            self._pulse = Pulse(self._runtime, lambda: [each for each in self._connections if each.is_open])
         return connection
 
     def wake(self, call: Callable[[], None]) -> None:

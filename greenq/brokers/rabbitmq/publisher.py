@@ -204,9 +204,12 @@ class Publisher:
         key = method.routing_key
         for batch in self._under_way.values():
             for message in batch.messages:
-                if message.queue == key and message.body == body and message not in batch.returned:
-                    batch.returned.append(message)
-                    return
+                if message.queue == key and message.body == body:
+                    # There may be others just like it.
+                    if batch.returned.count(message) < batch.messages.count(message):
+                        batch.returned.append(message)
+                        return
+                    break
 
     def _look(self) -> None:
         """Fail what has waited for too long."""
