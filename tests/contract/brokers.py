@@ -96,8 +96,8 @@ class _QuickToJoin(RabbitmqBroker):
             self._attach().ensure_ladder(queue_name)
         return super().consume(queue_name, prefetch, timeout)
 
-    def join(self, queue_name: str, min_successes: int = 3, idle_time: int = 20, *, timeout: int | None = None) -> None:
-        super().join(queue_name, min_successes, idle_time, timeout=timeout)
+    def join(self, queue_name: str, min_successes: int = 3, idle_time: int = 20, **options: Any) -> None:
+        super().join(queue_name, min_successes, idle_time, **options)
 
 
 def _rabbitmq(**options: Any) -> Callable[[Path], Any]:

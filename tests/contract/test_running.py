@@ -237,6 +237,7 @@ def test_messages_with_a_higher_priority_run_first_in_a_worker_of_one_slot(broke
     assert ran == [("high", 0), ("high", 1), ("high", 2), ("low", 0), ("low", 1), ("low", 2)]
 
 
+@pytest.mark.orders("raised")
 def test_urgent_messages_are_started_before_a_backlog_that_was_there_first(broker, start):
     slots, urgent = 8, 10
     started, sent_after = [], []

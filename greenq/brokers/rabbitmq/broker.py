@@ -207,13 +207,14 @@ class RabbitmqBroker(Broker):
         """Drop all messages of a queue, but for those that other processes have. May switch."""
         self._attach().purge(canonical_queue_name(queue_name))
 
-    def flush_all(self) -> None:
-        """Drop all messages of all declared queues. May switch."""
-        for queue_name in list(self.queues):
-            self.flush(queue_name)
-
     def join(
-        self, queue_name: str, min_successes: int = 10, idle_time: int = 100, *, timeout: int | None = None
+        self,
+        queue_name: str,
+        min_successes: int = 10,
+        idle_time: int = 100,
+        *,
+        interval: int | None = None,
+        timeout: int | None = None,
     ) -> None:
         """Wait until a queue is empty. Meant for tests.
 
@@ -224,6 +225,7 @@ class RabbitmqBroker(Broker):
           queue_name(str): The queue.
           min_successes(int): How many times in a row it has to be found empty.
           idle_time(int): Milliseconds between two looks.
+          interval(int): The same by the name that it has on all brokers, which comes first.
           timeout(int): Milliseconds. Default: no limit.
 
         Raises:
@@ -240,7 +242,7 @@ class RabbitmqBroker(Broker):
             successes = 0 if ready + delayed + in_hand else successes + 1
             if successes >= min_successes:
                 return
-            pause_s = idle_time / 1000
+            pause_s = (idle_time if interval is None else interval) / 1000
             if deadline is not None:
                 pause_s = min(pause_s, deadline - time.monotonic())
                 if pause_s <= 0:
