@@ -1,6 +1,6 @@
 """The house has rooms, and imports point one way through them.
 
-    leaves -> domain -> plug-ins -> runtime -> doors
+    leaves -> words -> stores -> domain -> plug-ins -> runtime -> doors
 
 The map is drawn from the source. A room may use what is to its left; a plug-in never
 another plug-in. Names for type checkers alone do not count: they are not imported.
@@ -28,6 +28,8 @@ ROOMS = {
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
     "words": {"runtime", "greenlets", "threads", "lease"},
+    # How one talks to a server or a file, for all plug-ins that keep something there.
+    "stores": {"stores"},
     "domain": {
         *("message", "actor", "generic", "composition", "consumer", "broker", "default_broker"),
         *("failures", "inspection"),

@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 
 from greenq.brokers.sqlite import SqliteBroker
-from greenq.brokers.sqlite.operations import Operation
 from greenq.consumer import Undecodable
 from greenq.encoder import PickleEncoder
 from greenq.errors import ConnectionClosed, QueueJoinTimeout
 from greenq.message import set_encoder
+from greenq.stores.sqlite.operation import Operation
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
 from tests.support.processes import both_worlds, output_of, running
@@ -226,7 +226,8 @@ def test_a_wake_before_the_wait_is_not_lost(consumer):
 def test_a_waiting_process_is_woken_by_another_one(path, broker, patched):
     consume = """
         import sys
-        from greenq.brokers.sqlite import SqliteBroker, wakeup
+        from greenq.brokers.sqlite import SqliteBroker
+        from greenq.stores.sqlite import wakeup
         wakeup.LOOK_EVERY_S = 3600
         broker = SqliteBroker(sys.argv[1], middleware=[])
         broker.declare_queue("default")

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from greenq.brokers.sqlite import SqliteBroker, dead_letters, operations
-from greenq.brokers.sqlite.file import SCHEMA_VERSION
+from greenq.brokers.sqlite.layout import MESSAGES
 from greenq.inspection import QueueCounts
 from tests.contract.fetching import message, nacks, names, take, take_one
 from tests.support.processes import running
@@ -255,7 +255,7 @@ def test_a_file_of_version_1_is_brought_to_the_present_one_with_all_it_holds(ope
     consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
     consumer.complete(nacks(take(consumer, 4)))
     assert letters.count() == 4
-    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert rows(path, "PRAGMA user_version") == [(MESSAGES.version,)]
     consumer.close()
 
 

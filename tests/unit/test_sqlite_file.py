@@ -10,10 +10,11 @@ from contextlib import closing
 import pytest
 
 from greenq.brokers.sqlite import SqliteBroker
-from greenq.brokers.sqlite.file import APPLICATION_ID, SCHEMA_VERSION, file_system_of
-from greenq.brokers.sqlite.operations import Operation
+from greenq.brokers.sqlite.layout import MESSAGES
 from greenq.errors import ConnectionFailed, StorageError
 from greenq.message import Message
+from greenq.stores.sqlite.file import file_system_of
+from greenq.stores.sqlite.operation import Operation
 from tests.support.processes import output_of, running
 
 
@@ -81,7 +82,7 @@ def test_a_file_is_marked_as_ours(open_broker, tmp_path):
         (application_id,) = file.execute("PRAGMA application_id").fetchone()
         (version,) = file.execute("PRAGMA user_version").fetchone()
 
-    assert (application_id, version) == (APPLICATION_ID, SCHEMA_VERSION)
+    assert (application_id, version) == (MESSAGES.application_id, MESSAGES.version)
 
 
 def test_an_empty_file_is_taken(open_broker, tmp_path):

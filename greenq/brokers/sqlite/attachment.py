@@ -6,11 +6,12 @@ Puts the parts together; none of them knows the broker.
 from __future__ import annotations
 
 from ...runtime import current
-from .file import File
+from ...stores.sqlite.file import File
+from ...stores.sqlite.store import Store
+from ...stores.sqlite.wakeup import WakeUp
+from .layout import MESSAGES
 from .membership import Membership
 from .operations import Leave, Register
-from .store import Store
-from .wakeup import WakeUp
 
 
 class Attachment:
@@ -24,7 +25,7 @@ class Attachment:
     """
 
     def __init__(self, path: str, synchronous: str, lease_ms: int, dead_message_ttl_ms: int) -> None:
-        file = File(path, synchronous)
+        file = File(path, synchronous, MESSAGES)
         self.wake_up = WakeUp(path)
         self.store = Store(file, self.wake_up.notify)
         self.membership = Membership(file, lease_ms, dead_message_ttl_ms)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...clock import now_ms
 from ...inspection import PAGE_BYTES, DeadLetter, DeadLetters, Page, not_a_cursor
 from ...message import MAX_MESSAGE_BYTES
-from .operations import READY, Operation, Row, insert
+from ...stores.sqlite.operation import Operation
+from .operations import READY, Row, insert
 
 if TYPE_CHECKING:
     from .broker import SqliteBroker

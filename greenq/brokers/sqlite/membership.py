@@ -14,8 +14,8 @@ from typing import TypeVar
 from ...clock import now_ms
 from ...lease import LeaseKeeper
 from ...runtime import current
-from .contention import while_locked
-from .file import File
+from ...stores.sqlite.contention import while_locked
+from ...stores.sqlite.file import File
 from .operations import PURGE_DEAD_LETTERS, RENEW, TAKE_BACK_EXPIRED, UNREGISTER_EXPIRED, register
 
 R = TypeVar("R")

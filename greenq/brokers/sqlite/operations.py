@@ -1,8 +1,6 @@
 """What is done to the file, one class for one operation, with its SQL.
 
-An operation is asked for in any thread and runs in the store's, in a transaction it
-shares with others. It may run twice (a transaction that failed is run again in parts), so
-what it finds out is kept in its own attributes and nowhere else before ``committed``.
+An operation may run twice: see stores/sqlite/operation.py.
 
 Every row that a statement answers makes sqlite3 let go of the interpreter's lock once, and
 beside a busy hub each time costs up to 5 ms until it has it again: answering 500 rows took
@@ -17,11 +15,12 @@ import socket
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...clock import now_ms
 from ...inspection import QueueCounts
 from ...message import MAX_MESSAGE_BYTES
+from ...stores.sqlite.operation import Again, Operation
 from ...verdict import Envelope
 
 READY, DELAYED = 0, 1
@@ -128,46 +127,12 @@ def text(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
-class Again(Exception):
-    """The transaction has to be rolled back and run again: an operation was too hopeful."""
-
-
 class WorkerId(Protocol):
     """The id under which this process holds messages; it can change at any time."""
 
     value: int | None
 
     def replace(self, worker_id: int) -> None: ...
-
-
-class Operation:
-    """Something to do to the file.
-
-    Attributes:
-      request(Any): Answered when it is done.
-      result(Any): What ``run`` returned.
-      error(Exception | None): Why nothing of it was done.
-    """
-
-    __slots__ = ("error", "request", "result")
-
-    #: In a transaction: settle first, then enqueue, then claim.
-    rank: ClassVar[int] = 1
-    #: Whether it needs the write lock.
-    writes: ClassVar[bool] = True
-    #: Queues in which a message may be ready, or due earlier, once it is committed.
-    filled: Sequence[str] = ()
-
-    def __init__(self) -> None:
-        self.request: Any = None
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def run(self, connection: sqlite3.Connection) -> Any:
-        raise NotImplementedError
-
-    def committed(self) -> None:
-        """Called in the store's thread once it is sure to last."""
 
 
 class Write(Operation):
@@ -182,6 +147,14 @@ class Write(Operation):
 
     def run(self, connection: sqlite3.Connection) -> None:
         insert(connection, self.rows)
+
+    @classmethod
+    def run_together(cls, connection: sqlite3.Connection, operations: Sequence[Any]) -> None:
+        insert(connection, [row for operation in operations for row in operation.rows])
+
+    @classmethod
+    def are_one_statement(cls, operations: Sequence[Any]) -> bool:
+        return sum(len(operation.rows) for operation in operations) <= ROWS_AT_ONCE
 
 
 def insert(connection: sqlite3.Connection, rows: list[Row]) -> None:

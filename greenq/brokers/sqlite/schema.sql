@@ -1,4 +1,4 @@
--- Version 2 of the file. application_id and user_version are set by file.py, which brings a
+-- Version 2 of the file. application_id and user_version are set by stores/sqlite/file.py, which brings a
 -- file of version 1 here by upgrade_1_to_2.sql.
 
 -- Every message that is not dead. The ids only grow, also over deletions: a verdict that

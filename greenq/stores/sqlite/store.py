@@ -4,7 +4,8 @@ A lock that another process holds, or a slow disk, stops this thread and never t
 Whatever was asked for while a transaction was under way shares the next one: that is
 what makes 50 waiting greenlets several times as quick as one.
 
-Knows transactions and failures. What an operation does to the file: see operations.py.
+Knows transactions and failures. What an operation does to the file is its own affair: see
+operation.py.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 from ...errors import ConnectionClosed, ConnectionError, StorageError
 from ...runtime import current
 from .contention import while_locked
 from .file import File, explain
-from .operations import ROWS_AT_ONCE, Again, Operation, Row, Write, insert
+from .operation import Again, Operation
 
 
 class Store:
@@ -27,8 +29,8 @@ class Store:
 
     Parameters:
       file(File): It is opened by the first operation.
-      notify(Callable): Called in the native thread with the names of queues in which
-        committed operations may have made a message ready. Must not wait.
+      notify(Callable): Called in the native thread with what committed operations have
+        filled. Must not wait.
     """
 
     def __init__(self, file: File, notify: Callable[[set[str]], None]) -> None:
@@ -55,6 +57,10 @@ class Store:
         if operation.error is not None:
             raise operation.error
         return operation.result
+
+    def post(self, operation: Operation) -> None:
+        """Have an operation run and wait for nothing; may be called in the store's own thread."""
+        self._inbox.put(operation)
 
     def close(self) -> None:
         """Close the connection once everything asked for before is done. May switch."""
@@ -94,7 +100,7 @@ class Store:
             # A help and never a condition: who waits also looks for itself. This thread goes on.
             with contextlib.suppress(Exception):
                 self._notify(filled)
-        self._runtime.answer([operation.request for operation in operations])
+        self._runtime.answer([operation.request for operation in operations if operation.request is not None])
 
     def _perform(self, connection: sqlite3.Connection | None, operations: list[Operation]) -> sqlite3.Connection | None:
         """Run these operations in one transaction; return the connection for the next."""
@@ -162,27 +168,15 @@ class _Attempt:
             raise
 
     def _run_all(self) -> None:
-        rows: list[Row] = []
-        for operation in self._operations:
-            if type(operation) is Write:
-                rows += operation.rows
-                continue
-            if rows and operation.rank > Write.rank:
-                insert(self._connection, rows)
-                rows = []
-            operation.result = operation.run(self._connection)
-        if rows:
-            insert(self._connection, rows)
+        kind: type[Operation]
+        for kind, operations in groupby(self._operations, key=type):
+            kind.run_together(self._connection, list(operations))
 
 
 def _is_one_statement(operations: list[Operation]) -> bool:
-    """Whether they are one INSERT, which is a transaction of its own."""
-    rows = 0
-    for operation in operations:
-        if type(operation) is not Write:
-            return False
-        rows += len(operation.rows)
-    return rows <= ROWS_AT_ONCE
+    """Whether they are one statement, which is a transaction of its own."""
+    kind = type(operations[0])
+    return all(type(each) is kind for each in operations) and kind.are_one_statement(operations)
 
 
 class _Close(Operation):

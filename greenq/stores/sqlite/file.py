@@ -1,7 +1,7 @@
-"""Opens the broker's file, and refuses what is not safe to use as one.
+"""Opens a file, and refuses what is not safe to use as one.
 
-Every refusal says what is wrong, with which path, and what to do next. Knows the schema's
-version, not what the tables are for: see schema.sql and operations.py.
+Every refusal says what is wrong, with which path, and what to do next. Knows which tables a
+file of some layout has and in which version, not what they are for.
 """
 
 from __future__ import annotations
@@ -11,19 +11,14 @@ import os
 import sqlite3
 import stat
 import weakref
-from importlib import resources
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ...errors import BrokerUnusable, ConnectionFailed, StorageError
 from ...runtime import current
 from .contention import while_locked
 
-#: Says in the file's header whose it is: "grnq".
-APPLICATION_ID = 0x67726E71
-SCHEMA_VERSION = 2
-#: What brings a file of each version, 0 for an empty one, to the present one.
-_STEPS = {0: ["schema.sql"], 1: ["upgrade_1_to_2.sql"]}
 #: STRICT tables came with it.
 OLDEST_SQLITE = (3, 37, 0)
 
@@ -38,19 +33,32 @@ _NETWORK_FILE_SYSTEMS = frozenset({
 # fmt: on
 
 
+class Layout(NamedTuple):
+    """What is in a file."""
+
+    application_id: int
+    """Says in the file's header whose it is."""
+    version: int
+    tables: frozenset[str]
+    steps: Mapping[int, str]
+    """For each version of such a file, 0 for an empty one, the statements that bring it to this one."""
+
+
 class File:
     """The file at a path, once it has been opened: never another one at the same path.
 
     Parameters:
       path(str): Absolute.
       synchronous(str): "NORMAL" or "FULL".
+      layout(Layout): What is in it, or is made in it if it is new.
 
     Attributes:
       inside(Any): A native lock that is held by whoever is inside SQLite with this file.
     """
 
-    def __init__(self, path: str, synchronous: str) -> None:
+    def __init__(self, path: str, synchronous: str, layout: Layout) -> None:
         self.path = path
+        self._layout = layout
         self._synchronous = synchronous
         self._identity: tuple[int, int] | None = None
         self.inside = current().native_lock()
@@ -190,17 +198,16 @@ class File:
         # Pages. Copying the log into the file four times less often than by default took 5 %
         # off the time of a claimed and settled message.
         connection.execute("PRAGMA wal_autocheckpoint=4000").fetchone()
-        if version == SCHEMA_VERSION:
+        if version == self._layout.version:
             return
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = self._version(connection)
-            if version != SCHEMA_VERSION:
-                for script in _STEPS[version]:
-                    for statement in _statements(script):
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            if version != self._layout.version:
+                for statement in _statements(self._layout.steps[version]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={self._layout.application_id}")
+                connection.execute(f"PRAGMA user_version={self._layout.version}")
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -214,15 +221,21 @@ class File:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if owner == 0 and version == 0 and not tables:
             return 0
-        if owner != APPLICATION_ID or not {"messages", "dead_letters", "workers"} <= tables:
+        layout = self._layout
+        if owner != layout.application_id and owner >> 8 == layout.application_id >> 8:
+            raise BrokerUnusable(
+                f"{self.path} is greenq's, but for something else: a broker keeps its messages in one file, results "
+                "and rate limits are in another. It was left as it is. Give another path."
+            )
+        if owner != layout.application_id or not layout.tables <= tables:
             raise BrokerUnusable(
                 f"{self.path} is a database of another program; it was left as it is. Give a path of its own to greenq."
             )
         version = int(version)
-        if version != SCHEMA_VERSION and not (version and version in _STEPS):
+        if version != layout.version and not (version and version in layout.steps):
             raise BrokerUnusable(
-                f"{self.path} was made by {'a newer' if version > SCHEMA_VERSION else 'another'} version of greenq "
-                f"(its format is {version}, this version knows {SCHEMA_VERSION}); it was left as it is. Run that "
+                f"{self.path} was made by {'a newer' if version > layout.version else 'another'} version of greenq "
+                f"(its format is {version}, this version knows {layout.version}); it was left as it is. Run that "
                 "version, or give another path."
             )
         return version
@@ -286,9 +299,8 @@ def explain(error: BaseException, path: str) -> str:
 
 
 def _statements(script: str) -> list[str]:
-    text = resources.files(__package__).joinpath(script).read_text("utf-8")
     statements = [""]
-    for part in "\n".join(line.split("--")[0] for line in text.splitlines()).split(";"):
+    for part in "\n".join(line.split("--")[0] for line in script.splitlines()).split(";"):
         statements[-1] += part + ";"
         # A trigger has semicolons inside.
         if sqlite3.complete_statement(statements[-1]):

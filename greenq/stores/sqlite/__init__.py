@@ -1,0 +1,1 @@
+"""Files of SQLite that all processes of one machine share, whatever is kept in them."""
