@@ -20,7 +20,7 @@ class Operation:
     """Something to do to the file.
 
     Attributes:
-      request(Any): Answered when it is done.
+      request(Any): Answered when it is done; None if nobody waits.
       result(Any): What ``run`` returned.
       error(Exception | None): Why nothing of it was done.
     """
@@ -56,3 +56,6 @@ class Operation:
 
     def committed(self) -> None:
         """Called in the store's thread once it is sure to last."""
+
+    def ended(self) -> None:
+        """Called, if nobody waits for it, once it has been done or has failed. Must not raise."""

@@ -59,8 +59,12 @@ class Store:
         return operation.result
 
     def post(self, operation: Operation) -> None:
-        """Have an operation run and wait for nothing; may be called in the store's own thread."""
-        self._inbox.put(operation)
+        """Have an operation run, and be told by its ``ended``. May be called in native threads.
+
+        Does not wait.
+        """
+        if not self._inbox.put(operation):
+            operation.ended()
 
     def close(self) -> None:
         """Close the connection once everything asked for before is done. May switch."""
@@ -100,6 +104,9 @@ class Store:
             # A help and never a condition: who waits also looks for itself. This thread goes on.
             with contextlib.suppress(Exception):
                 self._notify(filled)
+        for operation in operations:
+            if operation.request is None:
+                operation.ended()
         self._runtime.answer([operation.request for operation in operations if operation.request is not None])
 
     def _perform(self, connection: sqlite3.Connection | None, operations: list[Operation]) -> sqlite3.Connection | None:

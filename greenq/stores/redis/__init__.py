@@ -1,0 +1,1 @@
+"""Redis as a place to keep values: its client, scripts, and how one waits."""

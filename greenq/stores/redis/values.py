@@ -1,0 +1,80 @@
+"""Values on Redis: strings with a time to live. Whoever waits is told by a mailbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..values import Bell, ValueStore, Watch
+from .client import Script, call, check_client, command, make_client
+from .mailbox import Mailbox
+
+#: Between two looks of one who is told, in seconds, and of one who cannot be told now.
+LOOK_EVERY_S = 30.0
+_LOOK_OFTEN_EVERY_S = 0.2
+#: How long the server remembers who waits: longer than between two looks.
+_REMEMBERED_MS = 90_000
+
+_PUT = Script(__package__, "put", is_repeatable=True)
+_LOOK = Script(__package__, "look", is_repeatable=True)
+
+
+class RedisValues(ValueStore):
+    """Keeps values on a Redis server.
+
+    Parameters:
+      client: A redis-py client; then url and parameters do not count.
+      url(str): An address as redis-py has it.
+      parameters(dict): For redis.Redis.
+
+    Attributes:
+      client: The client.
+    """
+
+    def __init__(self, client: Any, url: str | None, parameters: dict[str, Any]) -> None:
+        self._owns_client = client is None
+        self.client = make_client(url, parameters) if client is None else client
+        check_client(self.client)
+        self._mailbox = Mailbox(self.client)
+
+    def put(self, key: str, data: bytes, ttl_ms: int) -> None:
+        call(self.client, _PUT, [key, _waiting(key)], [data, ttl_ms, key])
+
+    def get(self, key: str) -> bytes | None:
+        data: bytes | None = command(self.client, "GET", key)
+        return data
+
+    def delete(self, key: str) -> None:
+        command(self.client, "DEL", key)
+
+    def watch(self, key: str, bell: Bell) -> Watch:
+        return _Told(self, self._mailbox, key, bell)
+
+    def close(self) -> None:
+        self._mailbox.close()
+        if self._owns_client:
+            self.client.close()
+
+
+class _Told(Watch):
+    def __init__(self, store: RedisValues, mailbox: Mailbox, key: str, bell: Bell) -> None:
+        super().__init__(store, key)
+        self._client = store.client
+        self._mailbox = mailbox
+        self._bell = bell
+        mailbox.add(key, bell)
+
+    def look(self) -> bytes | None:
+        keys = [self._key, _waiting(self._key)]
+        data: bytes | None = call(self._client, _LOOK, keys, [self._mailbox.name, _REMEMBERED_MS])
+        return data
+
+    def pause_s(self) -> float:
+        return LOOK_EVERY_S if self._mailbox.is_open else _LOOK_OFTEN_EVERY_S
+
+    def close(self) -> None:
+        self._mailbox.remove(self._key, self._bell)
+
+
+def _waiting(key: str) -> str:
+    # In the same slot of a cluster as the key itself.
+    return "{" + key + "}:waiting"
