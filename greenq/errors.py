@@ -6,6 +6,7 @@
     |   +-- MessageTooLarge             too many bytes, or nested too deeply
     |   +-- QueueJoinTimeout
     |   +-- RateLimitExceeded
+    |   +-- RateLimiterBusy             too many changed the same limit at once
     |   +-- Retry                       raised by an actor that wants another try
     |   +-- BrokerError
     |   |   +-- ActorNotFound
@@ -57,6 +58,7 @@ __all__ = [
     "QueueMismatch",
     "QueueNotFound",
     "RateLimitExceeded",
+    "RateLimiterBusy",
     "ResultError",
     "ResultFailure",
     "ResultMissing",
@@ -110,6 +112,10 @@ class RateLimitExceeded(GreenqError):
     """A rate limiter refused."""
 
 
+class RateLimiterBusy(GreenqError):
+    """So many changed the same limit at the same time that one did not come to it; nothing was done."""
+
+
 class Retry(GreenqError):
     """Raised by an actor that wants to be run again; not logged as an error.
 
@@ -136,7 +142,7 @@ class QueueNotFound(BrokerError):
 
 
 class ConnectionError(BrokerError):
-    """Base class of troubles with the connection to a broker."""
+    """Base class of troubles with the connection to a broker, or to another server or file."""
 
 
 #: The later name of the same class; both are part of the reference.
@@ -183,7 +189,7 @@ class EnqueueManyFailed(ConnectionError):
 
 
 class StorageError(ConnectionError):
-    """The embedded broker's file could not be read or written."""
+    """A file, of the embedded broker or of a backend, could not be read or written."""
 
 
 class ResultError(GreenqError):

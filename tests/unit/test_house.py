@@ -51,6 +51,8 @@ FORCED = {
     ("composition", "results"),
     ("composition", "rate_limits"),
 }
+#: Base classes that plug-ins of any kind may be derived from.
+CONTRACTS = {"middleware.middleware"}
 #: The supervisor must survive everything, so it knows the standard library, psutil and these.
 SUPERVISOR_MAY_USE = {"errors", "exit_codes", "json_lines", "log_lines", "logging", "clock", "supervisor"}
 #: Who may import gevent: our words for it, and the first line of a worker process.
@@ -168,9 +170,15 @@ def between_plug_ins(imports: list[Import]) -> list[str]:
         if plug_in_of(each.module)
         and plug_in_of(each.imported)
         and plug_in_of(each.module) != plug_in_of(each.imported)
-        # A backend knows the base class of its kind, in the package it is part of.
-        and not each.module.startswith(each.imported + ".")
+        and each.imported not in CONTRACTS
+        and not is_of_its_kind(each)
     ]
+
+
+def is_of_its_kind(each: Import) -> bool:
+    """Whether a backend takes the base class of its kind, or the door of its kind loads a backend when asked."""
+    who, what = plug_in_of(each.module) or "", plug_in_of(each.imported) or ""
+    return who.startswith(what + ".") or (each.is_inside_function and what.startswith(who + "."))
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module])
@@ -247,7 +255,10 @@ def test_a_wrong_import_is_found_and_told_where_it_would_suit():
 def test_an_import_of_another_plug_in_is_found():
     assert between_plug_ins(drawn("brokers.redis.broker", "from ..sqlite import store"))
     assert between_plug_ins(drawn("brokers.stub", "from ..middleware import Retries"))
+    assert between_plug_ins(drawn("results.backends.redis", "from .sqlite import SqliteBackend"))
+    assert between_plug_ins(drawn("results.middleware", "from ..rate_limits.backend import RateLimiterBackend"))
     assert not between_plug_ins(drawn("results.backends.redis", "from ...results import backend"))
+    assert not between_plug_ins(drawn("results.middleware", "from ..middleware.middleware import Middleware"))
 
 
 def test_imports_for_type_checkers_do_not_count():

@@ -1,0 +1,77 @@
+"""Counts in memory, for tests: for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...clock import now_ms
+from ...runtime import current
+from ...stores.stub import StubValues
+from ..backend import WaitingBackend
+
+
+class StubBackend(WaitingBackend):
+    """An in-memory rate limiter backend. For use in unit tests."""
+
+    def __init__(self) -> None:
+        super().__init__(StubValues())
+        self._guard = current().native_lock()
+        self._counters: dict[str, tuple[int, int]] = {}
+        self._holders: dict[str, dict[str, int]] = {}
+
+    def add(self, key: str, value: int, ttl: int) -> bool:
+        with self._guard:
+            if self._get(key) is not None:
+                return False
+            self._set(key, value, ttl)
+            return True
+
+    def incr(self, key: str, amount: int, maximum: int, ttl: int) -> bool:
+        with self._guard:
+            value = (self._get(key) or 0) + amount
+            if value > maximum:
+                return False
+            self._set(key, value, ttl)
+            return True
+
+    def decr(self, key: str, amount: int, minimum: int, ttl: int) -> bool:
+        with self._guard:
+            value = self._get(key)
+            if value is None or value - amount < minimum:
+                return False
+            self._set(key, value - amount, ttl)
+            return True
+
+    def incr_and_sum(self, key: str, keys: Callable[[], list[str]], amount: int, maximum: int, ttl: int) -> bool:
+        with self._guard:
+            value = (self._get(key) or 0) + amount
+            if value > maximum or sum(self._get(each) or 0 for each in keys()) + amount > maximum:
+                return False
+            self._set(key, value, ttl)
+            return True
+
+    def take(self, key: str, holder: str, limit: int, ttl: int) -> bool:
+        now = now_ms()
+        with self._guard:
+            holders = {each: until for each, until in self._holders.get(key, {}).items() if until > now}
+            if holder not in holders and len(holders) >= limit:
+                return False
+            self._holders[key] = {**holders, holder: now + ttl}
+            return True
+
+    def give_back(self, key: str, holder: str, ttl: int) -> None:
+        with self._guard:
+            holders = self._holders.get(key, {})
+            holders.pop(holder, None)
+            if not holders:
+                self._holders.pop(key, None)
+
+    def _get(self, key: str) -> int | None:
+        value, expires = self._counters.get(key, (0, 0))
+        return value if expires > now_ms() else None
+
+    def _set(self, key: str, value: int, ttl: int) -> None:
+        now = now_ms()
+        for expired in [each for each, (_, expires) in self._counters.items() if expires <= now]:
+            del self._counters[expired]
+        self._counters[key] = (value, now + ttl)
