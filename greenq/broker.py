@@ -34,6 +34,7 @@ from .verdict import Envelope
 if TYPE_CHECKING:
     from .actor import Actor
     from .middleware import Middleware
+    from .results import ResultBackend
 
 __all__ = [
     "Broker",
@@ -262,13 +263,21 @@ class Broker:
         """The names of all delay queues declared so far."""
         return set(self.delay_queues)
 
-    def get_results_backend(self) -> Any:
-        """The backend of the results middleware.
+    def get_results_backend(self) -> ResultBackend:
+        """The backend of the broker's first Results middleware.
 
         Raises:
           RuntimeError: The broker has none.
         """
-        raise RuntimeError(f"{type(self).__name__} has no results backend: none of its middleware stores results.")
+        from .results import Results
+
+        for middleware in self.middleware:
+            if isinstance(middleware, Results):
+                return middleware.backend
+        raise RuntimeError(
+            f"{type(self).__name__} has no results backend: none of its middleware stores results. Add one with "
+            "broker.add_middleware(Results(backend=...)), before the actors are declared."
+        )
 
     # -- the producer's side
 

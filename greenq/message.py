@@ -11,11 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from .clock import now_ms
 from .encoder import Encoder, JSONEncoder
 from .errors import DecodeError, MessageTooLarge
+
+if TYPE_CHECKING:
+    from .results import ResultBackend
 
 R = TypeVar("R")
 
@@ -140,6 +143,39 @@ class Message(Generic[R]):
     def _replace(self, **attributes: Any) -> Message[R]:
         return dataclasses.replace(self, **attributes)
 
+    # -- its result
+
+    def get_result(
+        self, *, backend: ResultBackend | None = None, block: bool = False, timeout: float | None = None
+    ) -> R:
+        """What the actor returned. May switch.
+
+        Parameters:
+          backend(ResultBackend): Where to look. Default: that of the global broker; give it if
+            there are several brokers.
+          block(bool): Whether to wait for the result. Default: False.
+          timeout(int): Milliseconds to wait, any number of them. Default: 10 seconds.
+
+        Raises:
+          RuntimeError: The global broker has no result backend.
+          ResultMissing: There is no result, and block is False.
+          ResultTimeout: None came in time.
+          ResultFailure: The actor failed for good.
+        """
+        result: R = _results(backend).get_result(self, block=block, timeout=timeout)
+        return result
+
+    async def aget_result(self, *, backend: ResultBackend | None = None, timeout: float | None = None) -> R:
+        """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        result: R = await _results(backend).aget_result(self, timeout=timeout)
+        return result
+
+    def forget_result(self, *, backend: ResultBackend | None = None) -> None:
+        """Remove the result before its time is over. Nothing happens if there is none. May switch."""
+        _results(backend).forget_result(self)
+
+    # -- on the wire
+
     def encode(self) -> bytes:
         """The message as bytes.
 
@@ -219,6 +255,14 @@ class Message(Generic[R]):
         except (KeyError, TypeError, AttributeError):
             pass
         raise DecodeError(_what_is_wrong(fields), data, None)
+
+
+def _results(backend: ResultBackend | None) -> ResultBackend:
+    if backend is not None:
+        return backend
+    from .broker import get_broker
+
+    return get_broker().get_results_backend()
 
 
 _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {

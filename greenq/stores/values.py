@@ -119,6 +119,11 @@ async def await_for(store: ValueStore, key: str, timeout_ms: float) -> bytes | N
                 await asyncio.wait_for(event.wait(), pause_s)
 
 
+def text(value: str) -> str:
+    """The text without half characters, which JSON allows and stores do not."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
 class _Pauses:
     """What is the same in all ways to wait: when to look, and when to give up."""
 

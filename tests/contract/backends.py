@@ -1,4 +1,4 @@
-"""The backends that the contract suites run against, by name.
+"""The backends that the contract suites of rate limits and results run against, by name.
 
 A test gets its backend by name and place, and so can a process that it starts.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import greenq.rate_limits.backends
+import greenq.results.backends
 from tests.support.memcached_server import shared_memcached
 from tests.support.redis_server import shared_server
 
@@ -31,6 +32,11 @@ def open_limits(name: str, place: str) -> Any:
     return _open(greenq.rate_limits.backends, name, place)
 
 
+def open_results(name: str, place: str, **options: Any) -> Any:
+    """A result backend."""
+    return _open(greenq.results.backends, name, place, **options)
+
+
 def _open(backends: Any, name: str, place: str, **options: Any) -> Any:
     if name == "redis":
         return backends.RedisBackend(url=place, **options)
@@ -48,4 +54,11 @@ from tests.contract.backends import open_limits
 from greenq.rate_limits import *
 backend = open_limits(sys.argv[1], sys.argv[2])
 key = sys.argv[3]
+"""
+
+OPEN_RESULTS = """
+import sys, time, threading
+from tests.contract.backends import open_results
+import greenq.stores.redis.values, greenq.stores.sqlite.values
+backend = open_results(sys.argv[1], sys.argv[2])
 """

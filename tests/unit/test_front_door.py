@@ -76,6 +76,17 @@ def test_declaring_and_sending_imports_no_gevent():
     assert "sqlite3" not in modules
 
 
+def test_results_and_rate_limits_load_a_client_only_with_its_backend():
+    modules = loaded_by(
+        "import greenq.results, greenq.rate_limits\n"
+        "from greenq.results.backends import StubBackend\n"
+        "from greenq.rate_limits.backends import StubBackend as Limits\n"
+        "StubBackend(), Limits()\n"
+    )
+
+    assert [name for name in (*CLIENTS, "pymemcache") if name in modules] == []
+
+
 def test_importing_greenq_patches_nothing():
     assert run(
         "import json, socket, threading, time\n"

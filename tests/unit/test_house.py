@@ -47,6 +47,7 @@ FORCED = {
     ("default_broker", "brokers.redis"),
     ("default_broker", "brokers.sqlite"),
     ("default_broker", "brokers.stub"),
+    ("broker", "results"),
     ("message", "results"),
     ("composition", "results"),
     ("composition", "rate_limits"),

@@ -10,7 +10,8 @@ from typing import Any
 
 from ...clock import now_ms
 from ...stores.sqlite.operation import Operation
-from ...stores.sqlite.values import SqliteValues, text
+from ...stores.sqlite.values import SqliteValues
+from ...stores.values import text
 from ..backend import WaitingBackend
 
 SUM = """

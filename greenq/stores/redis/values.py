@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..values import Bell, ValueStore, Watch
+from ..values import Bell, ValueStore, Watch, text
 from .client import Script, call, check_client, command, make_client
 from .mailbox import Mailbox
 
@@ -37,17 +37,18 @@ class RedisValues(ValueStore):
         self._mailbox = Mailbox(self.client)
 
     def put(self, key: str, data: bytes, ttl_ms: int) -> None:
+        key = text(key)
         call(self.client, _PUT, [key, _waiting(key)], [data, ttl_ms, key])
 
     def get(self, key: str) -> bytes | None:
-        data: bytes | None = command(self.client, "GET", key)
+        data: bytes | None = command(self.client, "GET", text(key))
         return data
 
     def delete(self, key: str) -> None:
-        command(self.client, "DEL", key)
+        command(self.client, "DEL", text(key))
 
     def watch(self, key: str, bell: Bell) -> Watch:
-        return _Told(self, self._mailbox, key, bell)
+        return _Told(self, self._mailbox, text(key), bell)
 
     def close(self) -> None:
         self._mailbox.close()

@@ -19,7 +19,7 @@ from typing import Any
 
 from ...clock import now_ms
 from ...runtime import current
-from ..values import Bell, ValueStore, Watch
+from ..values import Bell, ValueStore, Watch, text
 from .file import File, Layout
 from .operation import Operation
 from .store import Store
@@ -178,11 +178,6 @@ class SqliteValues(ValueStore):
             _left_to_the_parent.append((store, wake_up))
             store.forget()
             wake_up.forget()
-
-
-def text(value: str) -> str:
-    """The text without half characters, which JSON allows and SQLite does not."""
-    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
 class _Told(Watch):
