@@ -8,6 +8,8 @@ from ..clock import now_ms
 from ..runtime import current
 from .values import Bell, ValueStore, Watch
 
+_PURGE_EVERY_MS = 1000
+
 
 class StubValues(ValueStore):
     """Keeps values in a dict. Nothing here waits."""
@@ -15,13 +17,16 @@ class StubValues(ValueStore):
     def __init__(self) -> None:
         self._guard = current().native_lock()
         self._values: dict[str, tuple[bytes, int]] = {}
+        self._purge_at = 0
         self._bells: dict[str, list[Bell]] = {}
 
     def put(self, key: str, data: bytes, ttl_ms: int) -> None:
         now = now_ms()
         with self._guard:
-            for expired in [each for each, (_, expires) in self._values.items() if expires <= now]:
-                del self._values[expired]
+            if now >= self._purge_at:
+                self._purge_at = now + _PURGE_EVERY_MS
+                for expired in [each for each, (_, expires) in self._values.items() if expires <= now]:
+                    del self._values[expired]
             self._values[key] = (data, now + ttl_ms)
             bells = list(self._bells.get(key, ()))
         for bell in bells:

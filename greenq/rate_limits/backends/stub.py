@@ -9,6 +9,8 @@ from ...runtime import current
 from ...stores.stub import StubValues
 from ..backend import WaitingBackend
 
+_PURGE_EVERY_MS = 1000
+
 
 class StubBackend(WaitingBackend):
     """An in-memory rate limiter backend. For use in unit tests."""
@@ -17,6 +19,7 @@ class StubBackend(WaitingBackend):
         super().__init__(StubValues())
         self._guard = current().native_lock()
         self._counters: dict[str, tuple[int, int]] = {}
+        self._purge_at = 0
         self._holders: dict[str, dict[str, int]] = {}
 
     def add(self, key: str, value: int, ttl: int) -> bool:
@@ -72,6 +75,8 @@ class StubBackend(WaitingBackend):
 
     def _set(self, key: str, value: int, ttl: int) -> None:
         now = now_ms()
-        for expired in [each for each, (_, expires) in self._counters.items() if expires <= now]:
-            del self._counters[expired]
+        if now >= self._purge_at:
+            self._purge_at = now + _PURGE_EVERY_MS
+            for expired in [each for each, (_, expires) in self._counters.items() if expires <= now]:
+                del self._counters[expired]
         self._counters[key] = (value, now + ttl)

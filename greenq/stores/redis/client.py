@@ -70,7 +70,7 @@ def check_client(client: Any) -> None:
 
 def make_connection(client: Any) -> Any:
     """A connection like those of a client, but of nobody's pool and without retries."""
-    if _is_cluster(client):
+    if is_cluster(client):
         client = client.get_redis_connection(client.get_random_node())
     kwargs = _connection_kwargs(client.connection_pool)
     timeout_s = kwargs.get("socket_timeout") or TIMEOUT_S
@@ -90,13 +90,14 @@ def _connection_kwargs(pool: Any) -> dict[str, Any]:
     return {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(_OF_THE_POOL)}
 
 
-def _is_cluster(client: Any) -> bool:
+def is_cluster(client: Any) -> bool:
+    """Whether a client is one of a cluster."""
     return isinstance(client, redis.cluster.RedisCluster)
 
 
 def where(client: Any) -> str:
     """The server's address, for people; without user and password."""
-    if _is_cluster(client):
+    if is_cluster(client):
         return "the cluster at " + ", ".join(f"{node.host}:{node.port}" for node in client.get_nodes()[:3])
     kwargs = client.connection_pool.connection_kwargs
     if "path" in kwargs:

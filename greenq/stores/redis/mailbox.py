@@ -1,14 +1,17 @@
 """Hears which keys were filled, for all who wait in this process, over one connection.
 
 A blocking command for each of them would take a connection for each: a worker with a
-thousand jobs that wait for others would run out of files. The connection belongs to a
-native thread, so it does not matter which thread, greenlet or asyncio loop waits.
+thousand jobs that wait for others would run out of files. The connection belongs to a task
+of its own, so it does not matter which thread, greenlet or asyncio loop waits. In a patched
+process that is a greenlet: a native thread would have a hub of its own there, and where two
+hubs import one of gevent's own modules at the same time, one of them fails with a LoopExit.
 """
 
 from __future__ import annotations
 
 import _socket  # the system's sockets, which gevent does not patch
 import contextlib
+import contextvars
 import os
 import secrets
 import weakref
@@ -78,42 +81,46 @@ class Mailbox:
             bell()
 
     def close(self) -> None:
-        """End the thread and its connection; the next who waits begins anew."""
+        """End the task and its connection; the next who waits begins anew."""
         with self._guard:
             listener, self._listener = self._listener, None
             self.is_open = False
         if listener is not None:
             listener.stop()
 
+    def forget_listener(self, listener: object) -> None:
+        with self._guard:
+            if self._listener is listener:
+                self._listener = None
+                self.is_open = False
+
     def _forget(self) -> None:
-        # In a forked child, which has no such thread; the lock may have been held at the fork.
+        # In a forked child, which has no such task; the lock may have been held at the fork.
         self._guard = current().native_lock()
-        if self._listener is not None:
-            _left_to_the_parent.append(self._listener)
+        listener = self._listener
         self._start_over()
+        if listener is not None:
+            _left_to_the_parent.append(listener)
+            listener.let_go()
 
 
 class _Listener:
-    """The thread, from the first who waits until the mailbox is closed."""
+    """The task, from the first who waits until the mailbox is closed."""
 
     def __init__(self, mailbox: Mailbox, client: Any) -> None:
         self.logger = get_logger(__name__, type(self))
         self._mailbox = mailbox
         self._client = client
         self._connection: Any = None
-        self._is_stopping = False
-        # Held until it is to stop, so that a pause can be cut short.
-        self._stop = current().native_lock()
-        self._stop.acquire()
-        current().start_native_thread(self._run, name="greenq-mailbox")
+        self._stop = current().event()
+        # Not in the context of the job that happens to wait first.
+        contextvars.Context().run(lambda: current().spawn(self._run, name="greenq-mailbox"))
 
     def stop(self) -> None:
-        self._is_stopping = True
-        with contextlib.suppress(RuntimeError):
-            self._stop.release()
+        self._stop.set()
         sock = getattr(self._connection, "_sock", None)
         if sock is not None:
-            # By a twin of its descriptor: the socket itself belongs to the other thread.
+            # By a twin of its descriptor: the socket itself may belong to another thread's hub.
             with contextlib.suppress(OSError):
                 twin = _socket.socket(fileno=os.dup(sock.fileno()))
                 try:
@@ -121,29 +128,53 @@ class _Listener:
                 finally:
                     twin.close()
 
+    def let_go(self) -> None:
+        """End, in a forked child, without touching the connection, which is the parent's.
+
+        A greenlet goes on in the child as well, and would take the parent's letters.
+        """
+        self._stop.set()
+        sock = getattr(self._connection, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                mine, other = _socket.socketpair()
+                os.dup2(mine.fileno(), sock.fileno(), inheritable=False)
+                mine.close()
+                other.close()
+
     def _run(self) -> None:
+        try:
+            self._run_on()
+        finally:
+            # Also if somebody ended it from outside: the next who waits starts another one.
+            self._hang_up()
+            self._mailbox.forget_listener(self)
+
+    def _run_on(self) -> None:
         pause_s = _SHORTEST_PAUSE_S
-        while not self._is_stopping:
+        while not self._stop.is_set():
             try:
                 self._subscribe()
                 pause_s = _SHORTEST_PAUSE_S
                 self._listen()
             except (redis.exceptions.RedisError, OSError) as error:
-                if not self._is_stopping:
+                if not self._stop.is_set():
                     self.logger.debug("The connection to Redis at %s broke: %r", where(self._client), error)
             except Exception:
                 self.logger.critical("Listening for results failed and begins anew.", exc_info=True)
             self._hang_up()
-            if self._is_stopping or self._stop.acquire(True, pause_s):
+            if self._stop.is_set() or self._stop.wait(pause_s):
                 return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _subscribe(self) -> None:
         connection = self._connection = make_connection(self._client)
         connection.connect()
+        if self._stop.is_set():
+            return
         connection.send_command("SUBSCRIBE", self._mailbox.name)
         connection.read_response()
-        if self._is_stopping:
+        if self._stop.is_set():
             return
         self._mailbox.is_open = True
         # What came before was published to nobody.
@@ -151,7 +182,7 @@ class _Listener:
 
     def _listen(self) -> None:
         is_tried = False
-        while not self._is_stopping:
+        while not self._stop.is_set():
             if self._connection.can_read(_TRY_EVERY_S):
                 kind, *_, letter = self._connection.read_response()
                 is_tried = False
@@ -164,7 +195,7 @@ class _Listener:
                 is_tried = True
 
     def _hang_up(self) -> None:
-        if not self._is_stopping:
+        if not self._stop.is_set():
             self._mailbox.is_open = False
             self._mailbox.ring_all()
         connection, self._connection = self._connection, None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import Any
 
 from ..values import Bell, ValueStore, Watch, text
-from .client import Script, call, check_client, command, make_client
+from .client import Script, call, check_client, command, is_cluster, make_client
 from .mailbox import Mailbox
+from .writer import Value, Writer
 
 #: Between two looks of one who is told, in seconds, and of one who cannot be told now.
 LOOK_EVERY_S = 30.0
@@ -35,10 +38,19 @@ class RedisValues(ValueStore):
         self.client = make_client(url, parameters) if client is None else client
         check_client(self.client)
         self._mailbox = Mailbox(self.client)
+        self._writer = Writer(self._write)
+        _all.add(self)
 
     def put(self, key: str, data: bytes, ttl_ms: int) -> None:
-        key = text(key)
-        call(self.client, _PUT, [key, _waiting(key)], [data, ttl_ms, key])
+        value = Value(text(key), data, ttl_ms)
+        if is_cluster(self.client):  # where each key may be on another server
+            self._write([value])
+        else:
+            self._writer.put(value)
+
+    def _write(self, values: list[Value]) -> None:
+        keys = [name for value in values for name in (value.key, _waiting(value.key))]
+        call(self.client, _PUT, keys, [part for value in values for part in (value.data, value.ttl_ms)])
 
     def get(self, key: str) -> bytes | None:
         data: bytes | None = command(self.client, "GET", text(key))
@@ -79,3 +91,14 @@ class _Told(Watch):
 def _waiting(key: str) -> str:
     # In the same slot of a cluster as the key itself.
     return "{" + key + "}:waiting"
+
+
+_all: weakref.WeakSet[RedisValues] = weakref.WeakSet()
+
+
+def _start_over_in_child() -> None:
+    for values in list(_all):
+        values._writer.start_over()
+
+
+os.register_at_fork(after_in_child=_start_over_in_child)
