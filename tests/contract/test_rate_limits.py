@@ -595,7 +595,7 @@ def test_several_processes_are_never_more_at_once_than_the_limit(name, place, ke
 HOLD = (
     OPEN_LIMITS
     + """
-with ConcurrentRateLimiter(backend, key, ttl=1000).acquire():
+with ConcurrentRateLimiter(backend, key, ttl=3000).acquire():
     print("inside")
     time.sleep(3600)
 """
@@ -604,7 +604,7 @@ with ConcurrentRateLimiter(backend, key, ttl=1000).acquire():
 
 @only_shared
 def test_the_slot_of_a_killed_process_comes_free_with_its_lease(name, place, backend, key):
-    limiter = ConcurrentRateLimiter(backend, key, ttl=1000)
+    limiter = ConcurrentRateLimiter(backend, key, ttl=3000)
     with running(HOLD, name, place, key) as holder:
         holder.line()
         assert tries(limiter, 1) == [False]

@@ -118,7 +118,7 @@ def test_the_last_stored_result_counts(backend):
 
 def test_a_result_is_gone_after_its_ttl(backend):
     sent = message()
-    backend.store_result(sent, 42, 100)
+    backend.store_result(sent, 42, 1000)
     assert sent.get_result(backend=backend) == 42
 
     def is_gone():

@@ -1,0 +1,71 @@
+"""The examples of the documentation run as they stand, but for the addresses of servers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import greenq
+import greenq.broker
+import greenq.brokers.stub
+from tests.support.redis_server import shared_server
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def examples(page):
+    """The Python of a page, from the first line to the last."""
+    server = shared_server()
+    server.client().flushall()
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [dedent(code).replace("localhost:6379", f"127.0.0.1:{server.port}") for _, code in blocks]
+
+
+@pytest.fixture
+def opened():
+    """What an example has opened, and what is closed after it."""
+    names = {}
+    yield names
+    for each in names.values():
+        if isinstance(each, greenq.Broker) or type(each).__name__.endswith("Backend"):
+            each.close()
+    broker = greenq.broker._global_broker
+    if broker is not None:
+        broker.close()
+
+
+def test_the_examples_of_rate_limits_run(opened, capsys):
+    greenq.set_broker(greenq.brokers.stub.StubBroker())
+    archived = []
+    opened["send_to_the_archive"] = archived.append
+
+    for code in examples("rate-limits.md"):
+        exec(code, opened)
+    opened["upload"]("a file")
+    with opened["uploads"].acquire(), opened["uploads"].acquire():
+        pass
+
+    assert archived == ["a file"]
+    assert capsys.readouterr().out.split() == ["False", "True"]
+
+
+def test_the_examples_of_results_run(opened, capsys):
+    first, reading = examples("results.md")
+    # What follows the last send waits for a worker, which runs beside it.
+    declared, waits = first.split("message = add.send(1, 2)")
+    exec(declared, opened)
+    worker = greenq.Worker(opened["broker"], worker_threads=2)
+    worker.start()
+    try:
+        exec("message = add.send(1, 2)" + waits, opened)
+        exec(reading, opened)
+    finally:
+        worker.stop(5000)
+
+    assert capsys.readouterr().out.split() == ["3"]
+    with pytest.raises(greenq.ResultMissing):
+        opened["message"].get_result()
+    opened["broker"].get_results_backend().close()
