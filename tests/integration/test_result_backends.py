@@ -330,19 +330,20 @@ except Exception as error:
     print(type(error).__name__)
 import greenq.stores.redis.values, greenq.stores.sqlite.values
 greenq.stores.redis.values.LOOK_EVERY_S = greenq.stores.sqlite.values.LOOK_SELDOM_EVERY_S = 3600
-read, write = os.pipe()
-pid = os.fork()
-if not pid:
-    os.write(write, b"x")
-    os._exit(backend.get_result("one", block=True, timeout=30_000))
-os.read(read, 1)
+begun, begin = os.pipe()
+told, tell = os.pipe()
+if not os.fork():
+    os.write(begin, b"x")
+    os.write(tell, str(backend.get_result("one", block=True, timeout=30_000)).encode())
+    os._exit(0)
+os.read(begun, 1)
 import threading
 def store():
     backend.store_result("one", 42, 600_000)
     backend.store_result("two", 43, 600_000)
 threading.Timer(0.2, store).start()
 print(backend.get_result("two", block=True, timeout=30_000))
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(os.read(told, 10).decode())
 """
 
 

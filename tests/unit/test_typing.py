@@ -125,3 +125,18 @@ def test_actors_and_messages_can_be_subclassed(check):
         """)
         == []
     )
+
+
+def test_the_result_of_a_message_is_what_its_actor_returns(check):
+    assert (
+        check("""
+        text: str = add.send(1).get_result(block=True, timeout=1000)
+        async def main() -> str:
+            return await add.send(1).aget_result()
+        """)
+        == []
+    )
+    ((line, complaint),) = check("number: int = add.send(1).get_result()")
+    assert line == 1
+    assert '"str"' in complaint
+    assert '"int"' in complaint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from typing import Any
 
@@ -16,6 +17,8 @@ LOOK_EVERY_S = 30.0
 _LOOK_OFTEN_EVERY_S = 0.2
 #: How long the server remembers who waits: longer than between two looks.
 _REMEMBERED_MS = 90_000
+
+_TAG = re.compile(r"\{[^}]+\}")
 
 _PUT = Script(__package__, "put", is_repeatable=True)
 _LOOK = Script(__package__, "look", is_repeatable=True)
@@ -89,8 +92,8 @@ class _Told(Watch):
 
 
 def _waiting(key: str) -> str:
-    # In the same slot of a cluster as the key itself.
-    return "{" + key + "}:waiting"
+    # In the same slot of a cluster as the key itself, which may name its slot in braces.
+    return key + ":waiting" if _TAG.search(key) else "{" + key + "}:waiting"
 
 
 _all: weakref.WeakSet[RedisValues] = weakref.WeakSet()
