@@ -105,4 +105,8 @@ def __getattr__(name: str) -> Any:
         from .worker import Worker
 
         return Worker
+    if name in ("rate_limits", "results"):
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

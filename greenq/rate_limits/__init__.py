@@ -6,6 +6,9 @@ one step. Does not know actors or messages: limiters work anywhere.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from ..errors import RateLimiterBusy, RateLimitExceeded
 from .backend import RateLimiterBackend
 from .barrier import Barrier
@@ -24,3 +27,9 @@ __all__ = [
     "RateLimiterBusy",
     "WindowRateLimiter",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "backends":
+        return importlib.import_module(f"{__name__}.backends")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,9 @@ The middleware stores, a backend keeps (see backends/). Does not know brokers.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from ..errors import ResultError, ResultFailure, ResultMissing, ResultTimeout
 from .backend import ResultBackend
 from .middleware import Results
@@ -17,3 +20,9 @@ __all__ = [
     "ResultTimeout",
     "Results",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "backends":
+        return importlib.import_module(f"{__name__}.backends")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,7 +88,9 @@ class Results(Middleware):
         # Before, and not after as the API reference has it: a worker that dies in between
         # would leave a dead letter whose result is waited for in vain.
         if self._is_wanted(broker, message):
-            exception = getattr(message, "_exception", None) or _Failed(getattr(message, "reason", None) or "failed")
+            exception = getattr(message, "_exception", None) or MessageFailed(
+                getattr(message, "reason", None) or "failed"
+            )
             self._store_failure(broker, message, exception)
 
     # -- whether, and for how long
@@ -174,9 +176,5 @@ class Results(Middleware):
             self.logger.info("Results are stored again.")
 
 
-class _Failed(GreenqError):
+class MessageFailed(GreenqError):
     """A middleware has failed the message, and no exception says why."""
-
-
-# Its name is what is stored.
-_Failed.__name__ = "MessageFailed"

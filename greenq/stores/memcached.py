@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -58,8 +60,14 @@ class ClientPool:
             "no_delay": True,
             **{name: value for name, value in parameters.items() if name not in _IGNORED},
         }
+        self._size = size
+        self._start_over()
+        _pools.add(self)
+
+    def _start_over(self) -> None:
+        # Also in a forked child, to which the parent's connections do not belong.
         self._free: deque[Any] = deque()
-        self._places = threading.BoundedSemaphore(size)
+        self._places = threading.BoundedSemaphore(self._size)
 
     @contextlib.contextmanager
     def reserve(self, block: bool = True) -> Iterator[Any]:
@@ -177,3 +185,14 @@ class MemcachedValues(ValueStore):
         close = getattr(self.pool, "close", None)
         if close is not None:
             close()
+
+
+_pools: weakref.WeakSet[ClientPool] = weakref.WeakSet()
+
+
+def _start_over_in_child() -> None:
+    for pool in list(_pools):
+        pool._start_over()
+
+
+os.register_at_fork(after_in_child=_start_over_in_child)

@@ -11,9 +11,11 @@ import pytest
 import redis
 
 import greenq
+from greenq.brokers.stub import StubBroker
 from greenq.rate_limits import ConcurrentRateLimiter, WindowRateLimiter
 from greenq.rate_limits.backends import MemcachedBackend, RedisBackend, SqliteBackend, memcached
 from greenq.stores.memcached import safe_key
+from tests.contract.backends import SHARED, place_of
 from tests.support.memcached_server import memcached_server, shared_memcached
 from tests.support.processes import both_worlds, output_of
 from tests.support.redis_server import free_port, redis_server, shared_server
@@ -307,21 +309,69 @@ def test_a_brokers_file_is_refused_for_rate_limits_and_left_as_it_is(tmp_path):
 
 FORK = """
 import os, sys
-from greenq.rate_limits.backends import RedisBackend, SqliteBackend
-backend = RedisBackend(url=sys.argv[2]) if sys.argv[1] == "redis" else SqliteBackend(sys.argv[2])
-backend.incr("forked", 1, 3, 600_000)
+from tests.contract.backends import open_limits
+backend = open_limits(sys.argv[1], sys.argv[2])
+backend.incr(sys.argv[3], 1, 3, 600_000)
 told, tell = os.pipe()
 if not os.fork():
-    os.write(tell, b"1" if backend.incr("forked", 1, 3, 600_000) else b"0")
+    os.write(tell, b"1" if backend.incr(sys.argv[3], 1, 3, 600_000) else b"0")
     os._exit(0)
-print(os.read(told, 1).decode(), backend.incr("forked", 1, 3, 600_000))
-print(backend.incr("forked", 1, 3, 600_000))
+print(os.read(told, 1).decode(), backend.incr(sys.argv[3], 1, 3, 600_000))
+print(backend.incr(sys.argv[3], 1, 3, 600_000))
 """
 
 
 @both_worlds
-@pytest.mark.parametrize("name", ["redis", "sqlite"])
+@pytest.mark.parametrize("name", SHARED)
 def test_a_forked_child_goes_on_with_connections_of_its_own(name, server, tmp_path, patched):
-    place = server.url if name == "redis" else tmp_path / "store.db"
+    assert output_of(FORK, name, place_of(name, tmp_path), tmp_path, patched=patched) == ["1 True", "False"]
 
-    assert output_of(FORK, name, place, patched=patched) == ["1 True", "False"]
+
+# -- in a worker
+
+
+def test_a_job_that_is_interrupted_while_it_waits_leaves_the_line(server):
+    broker, backend = StubBroker(fail_fast_default=False), RedisBackend(url=server.url)
+    limiter = ConcurrentRateLimiter(backend, "key")
+
+    @greenq.actor(broker=broker, time_limit=100, max_retries=0)
+    def work():
+        with limiter.acquire(wait=LONG):
+            pytest.fail("it was let in")
+
+    worker = greenq.Worker(broker, worker_threads=4)
+    worker.start()
+    with limiter.acquire():
+        for _ in range(3):
+            work.send()
+        broker.join("default", timeout=20_000)
+        assert len(broker.dead_letters) == 3
+    worker.stop(5000)
+
+    with limiter.acquire(wait=5000) as acquired:
+        assert acquired
+    assert server.client().dbsize() == 0
+    backend.close()
+    broker.close()
+
+
+def test_a_job_that_waits_for_a_limit_spends_no_retry(server):
+    broker, backend = StubBroker(), RedisBackend(url=server.url)
+    limiter = ConcurrentRateLimiter(backend, "key")
+    done = []
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def work(number):
+        with limiter.acquire(wait=20_000):
+            done.append(number)
+
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    for number in range(50):
+        work.send(number)
+    broker.join("default", timeout=20_000)
+    worker.stop(5000)
+
+    assert sorted(done) == list(range(50))
+    backend.close()
+    broker.close()

@@ -87,6 +87,14 @@ def test_results_and_rate_limits_load_a_client_only_with_its_backend():
     assert [name for name in (*CLIENTS, "pymemcache") if name in modules] == []
 
 
+def test_results_and_rate_limits_are_there_without_an_import_of_their_own():
+    assert run(
+        "import greenq as dramatiq, json\n"
+        "names = [dramatiq.results.Results, dramatiq.rate_limits.Barrier, dramatiq.rate_limits.backends.StubBackend]\n"
+        "print(json.dumps([each.__name__ for each in names]))"
+    ) == ["Results", "Barrier", "StubBackend"]
+
+
 def test_importing_greenq_patches_nothing():
     assert run(
         "import json, socket, threading, time\n"

@@ -114,7 +114,7 @@ class Script:
       package(str): Whose folder ``scripts`` it is in.
       name(str): Of the file, without ".lua".
       is_repeatable(bool): Whether doing it twice comes to the same. Then it is done once more
-        when the answer was lost.
+        when the connection broke.
     """
 
     def __init__(self, package: str, name: str, *, is_repeatable: bool) -> None:
@@ -158,7 +158,9 @@ def _explained(client: Any, run: Callable[[], Any], *, is_repeatable: bool) -> A
         explained = explain(error, where(client))
         if explained is None:
             raise
-        if isinstance(explained, ConnectionClosed) and is_repeatable:
+        # After a time-out the second try would only wait as long again.
+        is_quick = not isinstance(error, (redis.exceptions.TimeoutError, TimeoutError))
+        if isinstance(explained, ConnectionClosed) and is_repeatable and is_quick:
             return _explained(client, run, is_repeatable=False)
         raise explained from error
 

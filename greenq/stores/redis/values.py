@@ -69,6 +69,7 @@ class RedisValues(ValueStore):
         self._mailbox.close()
         if self._owns_client:
             self.client.close()
+            self.client.connection_pool.disconnect()
 
 
 class _Told(Watch):
