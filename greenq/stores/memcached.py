@@ -18,8 +18,17 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import pymemcache
-import pymemcache.exceptions
+try:
+    import pymemcache
+    import pymemcache.exceptions
+except ModuleNotFoundError as error:
+    if error.name != "pymemcache":
+        raise
+    raise ModuleNotFoundError(
+        "MemcachedBackend needs pymemcache, which is not installed: pip install 'pymemcache>=4', or greenq with its "
+        "extra, as in pip install '/path/to/greenq[memcached]'.",
+        name="pymemcache",
+    ) from None
 
 from ..clock import now_ms
 from ..errors import ConnectionClosed, ConnectionFailed

@@ -87,6 +87,23 @@ def test_results_and_rate_limits_load_a_client_only_with_its_backend():
     assert [name for name in (*CLIENTS, "pymemcache") if name in modules] == []
 
 
+@pytest.mark.parametrize("kind", ["results", "rate_limits"])
+@pytest.mark.parametrize(("backend", "client"), [("RedisBackend", "redis"), ("MemcachedBackend", "pymemcache")])
+def test_a_backend_without_its_client_tells_what_to_install(kind, backend, client):
+    told = run(
+        "import sys, json\n"
+        f"sys.modules[{client!r}] = None\n"
+        "try:\n"
+        f"    from greenq.{kind}.backends import {backend}\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(json.dumps([error.name, str(error)]))\n"
+    )
+
+    assert told[0] == client
+    assert backend in told[1]
+    assert "pip install" in told[1]
+
+
 def test_results_and_rate_limits_are_there_without_an_import_of_their_own():
     assert run(
         "import greenq as dramatiq, json\n"
