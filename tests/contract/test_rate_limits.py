@@ -485,7 +485,7 @@ def test_of_many_who_arrive_at_once_exactly_one_is_the_last(backend, key):
     assert sum(at_once(20, lambda number: barrier.wait(block=False))) == 1
 
 
-@pytest.mark.parametrize("timeout", [1, 150, 1234])
+@pytest.mark.parametrize("timeout", [1, 150])
 def test_a_wait_at_a_barrier_ends_when_its_time_is_over(backend, key, timeout):
     barrier = Barrier(backend, key)
     barrier.create(parties=2)

@@ -1,4 +1,4 @@
-"""Results over kills, outages and forks, and what is particular to the servers they are kept on."""
+"""Results over outages, and what is particular to the servers and files they are kept on. In both worlds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import greenq
-from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
 from greenq.results import ResultFailure, Results, ResultTimeout
 from greenq.results.backends import MemcachedBackend, RedisBackend, SqliteBackend
 from tests.support.memcached_server import memcached_server, shared_memcached
-from tests.support.processes import both_worlds, output_of, running
 from tests.support.redis_server import free_port, redis_server, shared_server
 from tests.support.waiting import PATIENCE_S, happens, until
 
@@ -57,89 +55,6 @@ def start():
     yield start
     for worker in started:
         worker.stop(5000)
-
-
-# -- killed anywhere
-
-WORKER = """
-import os, pathlib, signal, sys, time
-import greenq
-from greenq.brokers.sqlite import SqliteBroker
-from greenq.results import Results
-from greenq.results.backends import SqliteBackend
-
-folder, when = pathlib.Path(sys.argv[1]), sys.argv[2]
-
-def die(at):
-    if at == when and not (folder / "died").exists():
-        (folder / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class Backend(SqliteBackend):
-    def store_result(self, message, result, ttl):
-        die("before the result is stored")
-        super().store_result(message, result, ttl)
-        die("before the verdict is handed over")
-
-    def store_exception(self, message, exception, ttl):
-        die("before the failure is stored")
-        super().store_exception(message, exception, ttl)
-        die("before the verdict on a failure is handed over")
-
-broker = SqliteBroker(folder / "queue.db", heartbeat_timeout=500)
-broker.add_middleware(Results(backend=Backend(folder / "store.db"), store_results=True))
-
-@greenq.actor(broker=broker, max_retries=0)
-def work():
-    with (folder / "runs").open("a") as runs:
-        runs.write("x")
-    if "failure" in when:
-        raise ValueError("bad")
-    return 42
-
-worker = greenq.Worker(broker, worker_threads=4)
-worker.start()
-print("runs")
-time.sleep(3600)
-"""
-
-
-#: When a worker is killed, and what its first run leaves.
-LEFT = {
-    "before the result is stored": "ResultMissing",
-    "before the verdict is handed over": 42,
-    "before the failure is stored": "ResultMissing",
-    "before the verdict on a failure is handed over": "ResultFailure",
-}
-
-
-@both_worlds
-@pytest.mark.parametrize("when", list(LEFT))
-def test_a_worker_that_is_killed_leaves_a_result_or_a_message_that_runs_again(tmp_path, when, patched):
-    broker = SqliteBroker(tmp_path / "queue.db", heartbeat_timeout=500)
-    broker.declare_queue("default")
-    sent = broker.enqueue(message())
-    backend = SqliteBackend(tmp_path / "store.db")
-
-    with running(WORKER, tmp_path, when, patched=patched) as first:
-        first.process.wait(PATIENCE_S)
-    try:
-        left = sent.get_result(backend=backend)
-    except greenq.ResultError as error:
-        left = type(error).__name__
-    assert left == LEFT[when]
-    with running(WORKER, tmp_path, when, patched=patched):
-        if "failure" in when:
-            until(lambda: broker.get_queue_message_counts("default") == (0, 0, 1))
-            with pytest.raises(ResultFailure, match="bad"):
-                sent.get_result(backend=backend)
-        else:
-            until(lambda: broker.get_queue_message_counts("default") == (0, 0, 0))
-            assert sent.get_result(backend=backend) == 42
-
-    assert (tmp_path / "runs").read_text() == "xx"
-    backend.close()
-    broker.close()
 
 
 # -- redis
@@ -316,40 +231,3 @@ def test_results_and_rate_limits_may_share_a_file(tmp_path):
     assert sent.get_result(backend=backend) == 42
     backend.close()
     limits.close()
-
-
-# -- forks
-
-FORK = """
-import os, sys
-from greenq.results.backends import RedisBackend, SqliteBackend
-backend = RedisBackend(url=sys.argv[2]) if sys.argv[1] == "redis" else SqliteBackend(sys.argv[2])
-try:
-    backend.get_result("nobody", block=True, timeout=50)
-except Exception as error:
-    print(type(error).__name__)
-import greenq.stores.redis.values, greenq.stores.sqlite.values
-greenq.stores.redis.values.LOOK_EVERY_S = greenq.stores.sqlite.values.LOOK_SELDOM_EVERY_S = 3600
-begun, begin = os.pipe()
-told, tell = os.pipe()
-if not os.fork():
-    os.write(begin, b"x")
-    os.write(tell, str(backend.get_result("one", block=True, timeout=30_000)).encode())
-    os._exit(0)
-os.read(begun, 1)
-import threading
-def store():
-    backend.store_result("one", 42, 600_000)
-    backend.store_result("two", 43, 600_000)
-threading.Timer(0.2, store).start()
-print(backend.get_result("two", block=True, timeout=30_000))
-print(os.read(told, 10).decode())
-"""
-
-
-@both_worlds
-@pytest.mark.parametrize("name", ["redis", "sqlite"])
-def test_a_forked_child_and_its_parent_both_hear_of_their_results(name, server, tmp_path, patched):
-    place = server.url if name == "redis" else tmp_path / "store.db"
-
-    assert output_of(FORK, name, place, patched=patched) == ["ResultTimeout", "43", "42"]
