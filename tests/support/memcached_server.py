@@ -36,7 +36,8 @@ class MemcachedServer:
 
     def start(self) -> None:
         """Start it, for the first time or again, on the same port; it is empty."""
-        user = ["-u", "nobody"] if os.getuid() == 0 else []
+        # As another user it would not be told of its parent's death.
+        user = ["-u", "root"] if os.getuid() == 0 else []
         self.process = subprocess.Popen(
             [self._program, *user, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0"],
             stdout=subprocess.DEVNULL,
