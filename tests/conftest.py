@@ -9,6 +9,7 @@ import pytest
 import greenq.broker
 import greenq.message
 from greenq.encoder import JSONEncoder
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -25,5 +26,8 @@ def no_thread_is_left_behind():
     """A test that starts a thread which would keep the process alive also ends it."""
     before = set(threading.enumerate())
     yield
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and not thread.daemon and thread not in before:
+            thread.join(PATIENCE_S)  # what it did ended the test, a moment before the thread ends
     left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     assert not left, f"the test left threads behind: {left}"
