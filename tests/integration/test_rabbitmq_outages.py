@@ -169,6 +169,50 @@ def test_every_send_that_returned_survives_an_operator_who_closes_connections(vh
     assert confirmed <= set(stored(broker))
 
 
+WAITING_SENDER = """
+    import os, sys, threading, time
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=60_000)
+    broker.declare_queue("default", ensure=True)
+    attachment = broker._attach()
+    def send(name):
+        try:
+            broker.enqueue(greenq.Message("default", "work", (name,), {}, {}))
+            os.write(1, b"%s is stored\\n" % name.encode())
+        except greenq.ConnectionError:
+            os.write(1, b"%s is in doubt\\n" % name.encode())
+    threads = [threading.Thread(target=send, args=(name,)) for name in ("first", "second")]
+    threads[0].start()  # by sending something the server begins to block
+    while not attachment.publishing.blocked_by: time.sleep(0.01)
+    threads[1].start()
+    while not attachment._publisher._waiting: time.sleep(0.01)
+    os.write(1, b"waiting\\n")
+    for thread in threads: thread.join()
+    send("third")
+    broker.close()
+"""
+
+
+@both_worlds
+def test_a_send_that_waits_when_the_connection_is_lost_goes_over_the_next_one(server, vhost, broker, patched):
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with running(WAITING_SENDER, vhost.url, patched=patched) as script:
+            told = Lines(script)
+            told.wait_for(lambda lines: "waiting" in lines)
+
+            vhost.close_connections()
+            server.control("set_vm_memory_high_watermark", "0.4")
+
+            told.wait_for(lambda lines: len(lines) == 4)
+            assert told.lines == ["waiting", "first is in doubt", "second is stored", "third is stored"]
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+
+    assert {"second", "third"} <= set(stored(broker))
+
+
 # -- workers go on
 
 

@@ -84,7 +84,9 @@ class Link:
         """Call one of these: with the open connection, or with the error if there is none."""
         if self._is_closed:
             on_failed(ConnectionClosed("The broker was closed"))
-        elif self.connection is not None:
+        # pika tells the channels of a lost connection before it tells _on_close: whoever asks for
+        # another channel then, because this one is gone, needs the next connection.
+        elif self.connection is not None and self.connection.is_open:
             on_open(self.connection)
         else:
             self._waiting.append((on_open, on_failed))
