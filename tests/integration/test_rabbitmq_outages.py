@@ -9,16 +9,21 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 
 import pytest
 
 from greenq import Message
 from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq.connection import Link
+from greenq.brokers.rabbitmq.loop import Loop
+from greenq.brokers.rabbitmq.parameters import make_parameters
+from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from tests.contract.fetching import acks, message, names, take
 from tests.support.processes import both_worlds, running
-from tests.support.rabbitmq_server import rabbitmq_server
-from tests.support.waiting import PATIENCE_S, beside
+from tests.support.rabbitmq_server import free_ports, rabbitmq_server
+from tests.support.waiting import PATIENCE_S, beside, happens
 
 #: How soon a worker has to go on when the server is back.
 BACK_S = 3
@@ -378,6 +383,37 @@ def test_a_send_that_waits_out_an_alarm_is_stored(server, vhost):
     finally:
         server.control("set_vm_memory_high_watermark", "0.4")
         broker.close()
+
+
+def test_a_send_that_begins_while_others_fail_fails_too():
+    # Stopped where another thread may take over: it has found the deque, and put nothing in.
+    class Stopping(deque):
+        def extend(self, batches):
+            if late in batches:
+                stopped.set()
+                go_on.wait(PATIENCE_S)
+            super().extend(batches)
+
+    def batch():
+        is_done = threading.Event()
+        made = Batch([Outgoing("default", b"")], lambda _batch: is_done.set(), time.monotonic() + 3600)
+        return made, is_done
+
+    stopped, go_on = threading.Event(), threading.Event()
+    (early, early_is_done), (late, late_is_done) = batch(), batch()
+    loop = Loop()
+    publisher = Publisher(Link(loop, make_parameters(f"amqp://127.0.0.1:{free_ports(1)[0]}", None, {})))
+    publisher._waiting = Stopping()
+
+    with beside(publisher.submit, [late]):
+        happens(stopped)
+        publisher.submit([early])
+        happens(early_is_done)
+        go_on.set()
+    happens(late_is_done)
+
+    assert isinstance(late.error, ConnectionFailed)
+    loop.close()
 
 
 # -- time-outs of the server's

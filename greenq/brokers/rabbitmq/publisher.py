@@ -249,8 +249,8 @@ class Publisher:
 
     def _on_no_connection(self, error: ConnectionError) -> None:
         self._is_opening = False
-        waiting, self._waiting = self._waiting, deque()
-        for batch in waiting:
+        # Out of the same deque: a thread in submit may have its hands on it.
+        for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
             batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
             batch.on_done(batch)
 
