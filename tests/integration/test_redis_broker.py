@@ -771,9 +771,11 @@ def test_a_restart_with_an_append_only_file_loses_nothing_that_was_confirmed(ope
         server.stop(signal.SIGKILL)
         server.start()
 
-        with pytest.raises(ConnectionClosed):  # the old connection; the worker tries again as well
-            consumer.complete(acks(held))
-        assert list(consumer.complete(acks(held))) == []
+        try:
+            refused = consumer.complete(acks(held))
+        except ConnectionClosed:  # of the old connection, used while it was still trusted; a worker tries again as well
+            refused = consumer.complete(acks(held))
+        assert list(refused) == []
         left = take(consumer, 91)
         assert {*names(held), *names(left)} == {*range(100), "delayed"}
 
