@@ -15,16 +15,11 @@ def case(request):
     return CASES[request.param]
 
 
-@pytest.fixture(autouse=True)
-def _only_where_the_broker_orders_so(request, case):
-    """A test marked ``orders`` needs a broker that tells such priorities apart."""
-    marker = request.node.get_closest_marker("orders")
-    if marker is not None and case.orders != "all" and case.orders != marker.args[0]:
-        pytest.skip("this broker does not tell such priorities apart: see its page in docs/")
-
-
 @pytest.fixture
-def broker(case, tmp_path):
+def broker(request, case, tmp_path):
+    marker = request.node.get_closest_marker("orders")
+    if marker is not None and case.orders not in ("all", marker.args[0]):
+        pytest.skip("this broker does not tell such priorities apart: see its page in docs/")
     with case.open(tmp_path) as broker:
         broker.declare_queue("default")
         yield broker
