@@ -17,8 +17,9 @@ from greenq.rate_limits.backends import MemcachedBackend, RedisBackend, SqliteBa
 from greenq.stores.memcached import safe_key
 from tests.contract.backends import SHARED, place_of
 from tests.support.memcached_server import memcached_server, shared_memcached
+from tests.support.ports import free_port
 from tests.support.processes import both_worlds, output_of
-from tests.support.redis_server import free_port, redis_server, shared_server
+from tests.support.redis_server import redis_server, shared_server
 
 LONG = 600_000
 

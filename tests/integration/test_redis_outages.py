@@ -16,7 +16,8 @@ import pytest
 
 import greenq
 from greenq.brokers.redis import RedisBroker
-from tests.support.redis_server import free_port, redis_server
+from tests.support.ports import free_port
+from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE_S, happens, until
 
 LEASE_MS, TIMEOUT_S = 1500, 0.5

@@ -17,7 +17,8 @@ from greenq.brokers.stub import StubBroker
 from greenq.results import ResultFailure, Results, ResultTimeout
 from greenq.results.backends import MemcachedBackend, RedisBackend, SqliteBackend
 from tests.support.memcached_server import memcached_server, shared_memcached
-from tests.support.redis_server import free_port, redis_server, shared_server
+from tests.support.ports import free_port
+from tests.support.redis_server import redis_server, shared_server
 from tests.support.waiting import PATIENCE_S, happens, until
 
 LONG = 600_000

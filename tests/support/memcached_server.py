@@ -10,7 +10,8 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-from .redis_server import _die_with_parent, free_port
+from .ports import free_port
+from .redis_server import end_with_the_tests
 from .waiting import PATIENCE_S
 
 HOW_TO_GET_IT = (
@@ -42,7 +43,7 @@ class MemcachedServer:
             [self._program, *user, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent,
+            preexec_fn=end_with_the_tests,
         )
         deadline = time.monotonic() + PATIENCE_S
         while True:

@@ -27,6 +27,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from .ports import free_ports
+
 HOW_TO_GET_IT = (
     "rabbitmq-server is not installed, and these tests run against a real one. On Debian and Ubuntu: "
     "apt-get install rabbitmq-server"
@@ -218,18 +220,6 @@ class Vhost:
     def close_connections(self) -> None:
         """Close all connections to it, as an operator does."""
         self.server.control("close_all_connections", "--vhost", self.name, "closed by a test")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has now, all different."""
-    listeners = [socket.socket() for _ in range(count)]
-    try:
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [int(listener.getsockname()[1]) for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()
 
 
 @contextmanager

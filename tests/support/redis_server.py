@@ -12,7 +12,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ import redis
 import redis.backoff
 import redis.retry
 
+from .ports import free_port
 from .waiting import PATIENCE_S
 
 HOW_TO_GET_IT = (
@@ -81,7 +81,7 @@ class RedisServer:
             [self._program, *self._arguments()],
             stdout=(self.folder / "log").open("ab"),
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
+            preexec_fn=end_with_the_tests,
         )
         if waits:
             self.wait_until_ready()
@@ -123,26 +123,8 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-#: A node of a cluster has a second port, 10,000 above the first.
-_BUS = 10_000
-_HIGHEST_PORT = 55_535
-
-
-def free_port() -> int:
-    while True:
-        with socket.socket() as listener, socket.socket() as bus:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-            if port > _HIGHEST_PORT:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + _BUS))
-            except OSError:
-                continue
-            return port
-
-
-def _die_with_parent() -> None:
+def end_with_the_tests() -> None:
+    """In a new process: have it killed when this one ends, whatever ends it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setpgid(0, 0)  # an interrupt from the keyboard is for the tests
 
