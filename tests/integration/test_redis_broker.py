@@ -24,9 +24,10 @@ from greenq.errors import ConnectionClosed, ConnectionFailed, QueueJoinTimeout
 from greenq.message import MAX_MESSAGE_BYTES
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
+from tests.support.brokers import consume, counts, opening, send
 from tests.support.processes import both_worlds, output_of, running
 from tests.support.redis_server import redis_server, shared_server
-from tests.support.waiting import PATIENCE_S, beside, happens
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 SHORT_LEASE_MS = 300
 
@@ -46,18 +47,8 @@ def client(server):
 @pytest.fixture
 def open_broker(server):
     """Makes brokers on the same server, each as if in a process of its own; closes them after the test."""
-    brokers = []
-
-    def make(*, url=None, **options):
-        broker = RedisBroker(url=url or server.url, middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
-        each.client.close()
+    with opening(lambda url=server.url, **options: RedisBroker(url=url, **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
@@ -68,25 +59,6 @@ def broker(open_broker):
 @pytest.fixture
 def consumer(broker):
     return consume(broker)
-
-
-def consume(broker, timeout_s=PATIENCE_S):
-    return broker.consume("default", timeout=timeout_s * 1000)
-
-
-def send(broker, *numbers, **options):
-    broker.write([broker.prepare(message(number, **options)) for number in numbers])
-
-
-def counts(broker):
-    return broker.get_queue_message_counts("default")
-
-
-def wait_until(happened):
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def reasons(client):
@@ -299,7 +271,7 @@ IDLE = """
 def test_an_idle_process_with_ten_queues_sends_at_most_a_command_a_second(server, client, patched):
     with running(IDLE, server.url, patched=patched) as script:
         script.line()
-        wait_until(lambda: [each["cmd"] for each in client.client_list()].count("blmove") == 10)
+        until(lambda: [each["cmd"] for each in client.client_list()].count("blmove") == 10)
         client.config_resetstat()
         before = time.monotonic()
 
@@ -539,7 +511,7 @@ def test_dead_letters_are_dropped_after_their_time(open_broker, client):
 
     consumer.complete(nacks(take(consumer), "no good"))
 
-    wait_until(lambda: counts(broker) == (0, 0, 0))
+    until(lambda: counts(broker) == (0, 0, 0))
     assert client.exists("greenq:default~dead.msgs", "greenq:default~dead.reasons") == 0
 
 
@@ -806,16 +778,16 @@ def test_a_worker_goes_on_after_an_outage_and_loses_no_verdict(open_broker, capl
         worker.start()
         for number in range(8):
             work.send(number)
-        wait_until(lambda: len(ran) == 8)
+        until(lambda: len(ran) == 8)
 
         server.stop()
         release.set()
-        wait_until(lambda: "The broker is away" in caplog.text)
+        until(lambda: "The broker is away" in caplog.text)
         server.start()
 
         broker.join("default", timeout=PATIENCE_S * 1000)
         work.send(8)
-        wait_until(lambda: len(ran) == 9)
+        until(lambda: len(ran) == 9)
         worker.stop()
         assert sorted(ran) == list(range(9))
         assert sum(record.levelno >= 30 for record in caplog.records) <= 4
@@ -1038,7 +1010,7 @@ def test_all_keys_of_a_queue_are_in_one_slot_of_a_cluster(open_broker):
     with redis_server(cluster_enabled="yes") as server:
         node = server.client()
         node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        wait_until(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        until(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         client = redis.RedisCluster(host="127.0.0.1", port=server.port)
         broker = RedisBroker(client=client, middleware=[])
         for queue_name in ("default", "other"):

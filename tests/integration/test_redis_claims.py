@@ -13,6 +13,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.brokers.redis.links import Links
 from greenq.errors import ConnectionClosed
 from tests.contract.fetching import acks, message, names, take
+from tests.support.brokers import consume, opening, send
 from tests.support.redis_server import redis_server, shared_server
 from tests.support.waiting import PATIENCE_S, beside, happens
 
@@ -31,18 +32,8 @@ def client(server):
 
 @pytest.fixture
 def open_broker(server):
-    brokers = []
-
-    def make(url=server.url):
-        broker = RedisBroker(url=url, middleware=[])
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
-        each.client.close()
+    with opening(lambda url=server.url, **options: RedisBroker(url=url, **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
@@ -52,14 +43,10 @@ def broker(open_broker):
 
 def claiming(broker, timeout_s=PATIENCE_S):
     """A consumer that has found its queue empty, and claims the next time that it waits."""
-    consumer = broker.consume("default", timeout=int(timeout_s * 1000))
+    consumer = consume(broker, timeout_s)
     consumer.claims_ahead = True
     assert consumer.fetch(1) == []
     return consumer
-
-
-def send(broker, *numbers):
-    broker.enqueue_many(message(number) for number in numbers)
 
 
 def leave_a_claim(broker):
@@ -162,7 +149,7 @@ def test_a_claim_over_a_connection_that_broke_reserves_nothing(broker, client):
         consumer.wait()
     send(broker, 1)
 
-    assert names(take(broker.consume("default", timeout=PATIENCE_S * 1000))) == [1]
+    assert names(take(consume(broker))) == [1]
     assert reserved(broker) == 1
 
 
@@ -172,7 +159,7 @@ def test_what_a_closed_consumer_has_claimed_comes_with_the_next_fetch(broker):
 
     consumer.close()
 
-    assert names(take(broker.consume("default", timeout=PATIENCE_S * 1000))) == [1]
+    assert names(take(consume(broker))) == [1]
     assert reserved(broker) == 1
 
 

@@ -15,6 +15,7 @@ from greenq.brokers.redis import RedisBroker, cluster
 from greenq.errors import ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take
+from tests.support.brokers import consume, counts, opening, send
 from tests.support.redis_cluster import SlotMove, redis_cluster, shared_cluster
 from tests.support.redis_tls import documented_rules
 from tests.support.waiting import PATIENCE_S, beside, until
@@ -32,17 +33,8 @@ def servers():
 @pytest.fixture
 def open_broker(servers):
     """Makes brokers, each as if in a process of its own; closes them after the test."""
-    brokers = []
-
-    def make(of=servers, **options):
-        broker = RedisBroker(client=of.client(), middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
+    with opening(lambda of=servers, **options: RedisBroker(client=of.client(), **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
@@ -52,20 +44,12 @@ def broker(open_broker):
 
 @pytest.fixture
 def consumer(broker):
-    return broker.consume("default", timeout=PATIENCE_S * 1000)
+    return consume(broker)
 
 
 @pytest.fixture
 def no_patience(monkeypatch):
     monkeypatch.setattr(cluster, "MOVE_PATIENCE_S", 0.1)
-
-
-def send(broker, *numbers, **options):
-    broker.write([broker.prepare(message(number, **options)) for number in numbers])
-
-
-def counts(broker, queue_name="default"):
-    return broker.get_queue_message_counts(queue_name)
 
 
 # -- queues in slots
@@ -168,7 +152,7 @@ def test_no_script_is_broken_off_in_the_middle_while_its_slot_is_moved(servers, 
     # All keys that the script names exist on the source; the list of the priority that the
     # retry asks for does not, and neither do those that it empties on its way.
     broker = open_broker()
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+    consumer = consume(broker)
     send(broker, "dead", "lost", "first", "last")
     consumer.complete(nacks(take(consumer), "no good"))
     lost = open_broker().consume("default", timeout=PATIENCE_S * 1000)
@@ -365,7 +349,7 @@ def test_the_documented_rights_are_enough_on_a_cluster(servers):
     broker.declare_queue("default")
     try:
         broker.connect()
-        consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+        consumer = consume(broker)
         send(broker, 1)
         assert list(consumer.complete(acks(take(consumer)))) == []
         SlotMove(servers, QUEUE).run()

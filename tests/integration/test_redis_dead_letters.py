@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from urllib.parse import unquote_to_bytes
 
@@ -21,9 +20,10 @@ from greenq.consumer import Undecodable
 from greenq.errors import ConnectionClosed, ConnectionFailed
 from greenq.message import MAX_MESSAGE_BYTES
 from tests.contract.fetching import message, nacks, names, take, take_one
+from tests.support.brokers import consume, opening
 from tests.support.processes import running
 from tests.support.redis_server import redis_server, shared_server
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 KEYS = [f"greenq:default~dead{end}" for end in ("", ".msgs", ".reasons", ".deliveries")]
 
@@ -42,11 +42,8 @@ def client(server):
 
 @pytest.fixture
 def broker(server):
-    broker = RedisBroker(url=server.url, middleware=[])
-    broker.declare_queue("default")
-    yield broker
-    broker.close()
-    broker.client.close()
+    with opening(RedisBroker) as open_broker:
+        yield open_broker(url=server.url)
 
 
 @pytest.fixture
@@ -56,9 +53,7 @@ def letters(broker):
 
 @pytest.fixture
 def consumer(broker):
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
-    yield consumer
-    consumer.close()
+    return consume(broker)
 
 
 def bury(client, ids, *, died_at_ms=1_700_000_000_000, payload=None):
@@ -346,14 +341,11 @@ def test_a_process_that_is_killed_while_it_sends_back_loses_and_doubles_nothing(
 def test_all_calls_work_on_a_cluster():
     with redis_server(cluster_enabled="yes") as server:
         server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        deadline = time.monotonic() + PATIENCE_S
-        while server.client().execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-            assert time.monotonic() < deadline, "the cluster did not come up"
-            time.sleep(0.01)
+        until(lambda: server.client().execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         client = redis.RedisCluster(host="127.0.0.1", port=server.port)
         broker = RedisBroker(client=client, middleware=[])
         broker.declare_queue("default")
-        consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+        consumer = consume(broker)
         broker.enqueue_many([message(number) for number in range(6)])
         consumer.complete(nacks(take(consumer, 6), "no good"))
         letters = broker.dead_letters_of("default")

@@ -16,6 +16,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.errors import ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, names, take
+from tests.support.brokers import consume, opening, send
 from tests.support.redis_sentinel import MASTER, redis_sentinels
 from tests.support.waiting import PATIENCE_S, beside, until
 
@@ -28,27 +29,13 @@ def servers():
 
 @pytest.fixture
 def open_broker(servers):
-    brokers = []
-
-    def make(**options):
-        broker = RedisBroker(client=servers.client(socket_timeout=2), middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
-        each.client.close()
+    with opening(lambda **options: RedisBroker(client=servers.client(socket_timeout=2), **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
 def broker(open_broker):
     return open_broker()
-
-
-def send(broker, *numbers):
-    broker.write([broker.prepare(message(number)) for number in numbers])
 
 
 def is_sent(broker, number):
@@ -183,7 +170,7 @@ def test_a_killed_master_in_the_middle_of_a_load_loses_nothing_that_was_replicat
 
 
 def test_a_consumer_that_waits_on_a_master_that_steps_down_goes_on_at_the_new_one(servers, broker):
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+    consumer = consume(broker)
     assert consumer.fetch(1) == []
     got = []
 
@@ -240,7 +227,7 @@ def test_where_sentinel_knows_no_living_master_it_says_so_and_later_goes_on(serv
 
 def test_a_retry_that_the_old_master_confirmed_and_the_new_one_never_got_runs_all_the_same(servers, broker):
     send(broker, "to be retried", "held")
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+    consumer = consume(broker)
     first, held = take(consumer, 2)
     servers.wait_until_replicated()
     servers.second.client().replicaof("NO", "ONE")  # from now on it misses everything

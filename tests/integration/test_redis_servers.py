@@ -21,6 +21,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.errors import BrokerUnusable, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take
+from tests.support.brokers import consume, counts, opening, send
 from tests.support.processes import running
 from tests.support.redis_server import redis_server, shared_server
 from tests.support.redis_tls import PASSWORD, TlsServer, documented_rules, shared_tls_server
@@ -32,30 +33,8 @@ SCRIPTS = Path(greenq.__file__).parent / "brokers" / "redis" / "scripts"
 @pytest.fixture
 def open_broker():
     """Makes brokers; closes them after the test."""
-    brokers = []
-
-    def make(url=None, **options):
-        broker = RedisBroker(url=url, middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
-        each.client.close()
-
-
-def consume(broker):
-    return broker.consume("default", timeout=PATIENCE_S * 1000)
-
-
-def send(broker, *numbers):
-    broker.write([broker.prepare(message(number)) for number in numbers])
-
-
-def counts(broker):
-    return broker.get_queue_message_counts("default")
+    with opening(lambda url=None, **options: RedisBroker(url=url, **options)) as open_broker:
+        yield open_broker
 
 
 def lines(caplog, text):

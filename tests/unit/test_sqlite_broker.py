@@ -18,8 +18,9 @@ from greenq.message import set_encoder
 from greenq.stores.sqlite.operation import Operation
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
+from tests.support.brokers import consume, counts, opening, send
 from tests.support.processes import both_worlds, output_of, running
-from tests.support.waiting import PATIENCE_S, beside, happens
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 SHORT_LEASE_MS = 300
 
@@ -32,17 +33,8 @@ def path(tmp_path):
 @pytest.fixture
 def open_broker(path):
     """Makes brokers on the same file, each as if in a process of its own; closes them after the test."""
-    brokers = []
-
-    def make(**options):
-        broker = SqliteBroker(path, middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
+    with opening(lambda **options: SqliteBroker(path, **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
@@ -53,18 +45,6 @@ def broker(open_broker):
 @pytest.fixture
 def consumer(broker):
     return consume(broker)
-
-
-def consume(broker):
-    return broker.consume("default", timeout=PATIENCE_S * 1000)
-
-
-def send(broker, *numbers, **options):
-    broker.write([broker.prepare(message(number, **options)) for number in numbers])
-
-
-def counts(broker):
-    return broker.get_queue_message_counts("default")
 
 
 def rows(broker, query, *parameters):
@@ -336,20 +316,10 @@ def test_dead_letters_are_dropped_after_their_time(open_broker):
 
     consumer.complete(nacks(take(consumer, 1)))
 
-    wait_until(lambda: counts(broker) == (0, 0, 0))
+    until(lambda: counts(broker) == (0, 0, 0))
 
 
 # -- leases
-
-
-def wait_until(is_so):
-    """Wait for what can only be looked for."""
-    pause = threading.Event()
-    for _ in range(PATIENCE_S * 100):
-        if is_so():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come to be so")
 
 
 def test_a_worker_id_is_never_used_again(open_broker):
@@ -424,7 +394,7 @@ def test_an_idle_worker_notices_the_loss_by_itself(open_broker):
 
     open_broker().take_back(old_id)
 
-    wait_until(lambda: broker.worker_id != old_id)
+    until(lambda: broker.worker_id != old_id)
 
 
 HOLD = """

@@ -15,6 +15,7 @@ from greenq.brokers.sqlite import SqliteBroker, dead_letters, operations
 from greenq.brokers.sqlite.layout import MESSAGES
 from greenq.inspection import QueueCounts
 from tests.contract.fetching import message, nacks, names, take, take_one
+from tests.support.brokers import consume, opening
 from tests.support.processes import running
 from tests.support.waiting import PATIENCE_S
 
@@ -31,17 +32,8 @@ def path(tmp_path):
 
 @pytest.fixture
 def open_broker(path):
-    brokers = []
-
-    def make(**options):
-        broker = SqliteBroker(path, middleware=[], **options)
-        broker.declare_queue("default")
-        brokers.append(broker)
-        return broker
-
-    yield make
-    for each in brokers:
-        each.close()
+    with opening(lambda **options: SqliteBroker(path, **options)) as open_broker:
+        yield open_broker
 
 
 @pytest.fixture
@@ -56,9 +48,7 @@ def letters(broker):
 
 @pytest.fixture
 def consumer(broker):
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
-    yield consumer
-    consumer.close()
+    return consume(broker)
 
 
 def rows(path, query, *parameters):
@@ -252,7 +242,7 @@ def test_a_file_of_version_1_is_brought_to_the_present_one_with_all_it_holds(ope
     assert broker.queue_counts("default") == QueueCounts(1, 0, 0, 3)
     assert names(letter.message for letter in letters.each(oldest_first=True)) == [0, 1, 2]
     assert letters.send_back_all() == 3
-    consumer = broker.consume("default", timeout=PATIENCE_S * 1000)
+    consumer = consume(broker)
     consumer.complete(nacks(take(consumer, 4)))
     assert letters.count() == 4
     assert rows(path, "PRAGMA user_version") == [(MESSAGES.version,)]
