@@ -146,7 +146,7 @@ def test_a_block_whose_slot_cannot_be_given_back_has_still_ended_well(caplog):
 
 def test_an_acquire_whose_answer_was_lost_takes_no_slot_for_its_lease():
     with redis_server() as server:
-        backend = RedisBackend(url=server.url, socket_timeout=0.3)
+        backend = RedisBackend(url=server.url, socket_timeout=1)
         limiter = ConcurrentRateLimiter(backend, "key")
         server.process.send_signal(signal.SIGSTOP)
         with pytest.raises(greenq.ConnectionError), limiter.acquire():

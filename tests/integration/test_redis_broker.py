@@ -17,7 +17,7 @@ import pytest
 import redis
 
 import greenq
-from greenq.brokers.redis import RedisBroker
+from greenq.brokers.redis import RedisBroker, links
 from greenq.brokers.redis.links import Link
 from greenq.consumer import Undecodable
 from greenq.errors import ConnectionClosed, ConnectionFailed, QueueJoinTimeout
@@ -30,6 +30,8 @@ from tests.support.redis_server import redis_server, shared_server
 from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 SHORT_LEASE_MS = 300
+#: For who has to keep his lease: a busy machine may stop a process for longer than the short one.
+SAFE_LEASE_MS = 1000
 
 
 @pytest.fixture
@@ -326,7 +328,7 @@ def test_what_is_due_is_started_within_a_second_by_a_worker_under_full_load(open
 
     @greenq.actor(broker=broker, priority=-1)
     def due(at_ms):
-        late_ms.append(time.time() * 1000 - at_ms)
+        late_ms.append(time.time() * 1000 - max(at_ms, started_ms))
         if len(late_ms) == 20:
             left.append(broker.queue_counts("default").ready)
             has_run.set()
@@ -335,6 +337,7 @@ def test_what_is_due_is_started_within_a_second_by_a_worker_under_full_load(open
     for number in range(20):
         due.send_with_options(args=(time.time() * 1000 + 300 + 10 * number,), delay=300 + 10 * number)
     worker = greenq.Worker(broker, worker_threads=8)
+    started_ms = time.time() * 1000
     worker.start()
     happens(has_run)
     worker.stop()
@@ -394,12 +397,12 @@ def test_messages_of_a_killed_worker_are_delivered_again(open_broker, server, pa
 
 @both_worlds
 def test_messages_of_a_living_worker_are_left_to_it(open_broker, server, patched):
-    broker = open_broker(heartbeat_timeout=SHORT_LEASE_MS)
+    broker = open_broker(heartbeat_timeout=SAFE_LEASE_MS)
     send(broker, 1)
-    with running(HOLD, server.url, SHORT_LEASE_MS, patched=patched) as holder:
+    with running(HOLD, server.url, SAFE_LEASE_MS, patched=patched) as holder:
         holder.line()
 
-        idle = broker.consume("default", timeout=5 * SHORT_LEASE_MS)
+        idle = broker.consume("default", timeout=3 * SAFE_LEASE_MS)
         assert [idle.wait() and idle.fetch(1) for _ in range(2)] == [[], False]
 
         holder.say()
@@ -715,7 +718,7 @@ def test_an_enqueue_without_a_server_says_that_nothing_was_stored(open_broker):
 
 def test_an_enqueue_that_is_not_answered_says_that_it_may_be_stored(open_broker):
     with redis_server() as server:
-        broker = open_broker(url=server.url, socket_timeout=0.3)
+        broker = open_broker(url=server.url, socket_timeout=1)
         send(broker, 1)
         os.kill(server.process.pid, signal.SIGSTOP)
 
@@ -752,12 +755,12 @@ def test_a_restart_with_an_append_only_file_loses_nothing_that_was_confirmed(ope
         assert {*names(held), *names(left)} == {*range(100), "delayed"}
 
 
-def test_a_connection_that_the_server_closed_while_idle_costs_nothing(broker, client):
+def test_a_connection_that_the_server_closed_while_idle_costs_nothing(broker, client, monkeypatch):
     send(broker, 1)
     for each in client.client_list():
         if int(each["id"]) != client.client_id():
             client.client_kill_filter(_id=each["id"])
-    time.sleep(1.1)  # idle for longer than a connection is trusted
+    monkeypatch.setattr(links, "_IDLE_S", 0)  # it was idle for longer than a connection is trusted
 
     send(broker, 2)
 

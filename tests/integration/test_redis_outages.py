@@ -15,7 +15,7 @@ import time
 import pytest
 
 import greenq
-from greenq.brokers.redis import RedisBroker
+from greenq.brokers.redis import RedisBroker, links
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE_S, happens, until
@@ -188,7 +188,8 @@ def test_workers_of_two_processes_do_not_rob_each_other_after_an_outage(server, 
 
 
 @pytest.mark.parametrize("how", [kill, stop])
-def test_a_send_during_an_outage_says_whether_the_message_may_be_stored(server, open_broker, how):
+def test_a_send_during_an_outage_says_whether_the_message_may_be_stored(server, open_broker, how, monkeypatch):
+    monkeypatch.setattr(links, "_IDLE_S", 3600)  # so that the connection is trusted however long the kill takes
     jobs = Jobs(open_broker())
     jobs.send([0])
     end = how(server)

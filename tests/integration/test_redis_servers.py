@@ -159,13 +159,14 @@ def test_a_server_that_loads_its_data_is_an_outage_and_no_more(open_broker, capl
         work.send()
         assert ran.wait(PATIENCE_S)
         server.stop()
-        server._settings |= {"key_load_delay": "500", "loading_process_events_interval_bytes": "1024"}
+        server._settings |= {"key_load_delay": "10000", "loading_process_events_interval_bytes": "1024"}
         server.start(waits=False)
         refusals = []
         until(lambda: is_refused_as_loading(broker, refusals))
         with pytest.raises(ConnectionFailed, match=r"loading"):
             open_broker(server.url).connect()
         ran.clear()
+        client.config_set("key-load-delay", 0)
         server.wait_until_ready()
 
         until(lambda: is_sent(work))
