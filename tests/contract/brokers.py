@@ -61,7 +61,7 @@ def _redis(path: Path) -> Iterator[Broker]:
 
 
 @contextmanager
-def _redis_with_tls(path: Path) -> Iterator[Broker]:
+def _redis_with_tls_and_few_rights(path: Path) -> Iterator[Broker]:
     server = shared_tls_server()
     server.client().flushall()
     with _closing(RedisBroker(url=server.url)) as broker:
@@ -134,7 +134,7 @@ CASES = {
     "stub": Case(_stub),
     "sqlite": Case(_sqlite),
     "redis": Case(_redis),
-    "redis with TLS and few rights": Case(_redis_with_tls),
+    "redis-tls": Case(_redis_with_tls_and_few_rights),
     "redis cluster": Case(_redis_cluster),
     "rabbitmq": Case(_rabbitmq(max_priority=10), _dead_in_rabbitmq, "raised", keeps_places=False),
     "rabbitmq-quorum": Case(_rabbitmq(queue_type="quorum"), _dead_in_rabbitmq, "none", keeps_places=False),

@@ -1,0 +1,129 @@
+"""Everything that has to pass, in lanes side by side: python -m tests.lanes
+
+Most tests wait for servers and processes, so several runs of pytest on two cores take little
+longer than one. A lane is an ordinary run of pytest with servers of its own, so no test of one
+meets a test of another.
+
+All tests run in the world of native threads; those of the worker, the contract and the brokers
+that workers use run once more with gevent's patch. Two cases of the contract run in that world
+alone, where workers live: what makes them particular is the server's, and both worlds meet it
+with the code that the plain case of the same broker tests in each. In each world a test is in the
+lane of the server in its name, or with the others, so that few lanes start each kind of server.
+
+Each line is printed as it comes, after the name of its lane; what failed is said again at the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+IN_BOTH_WORLDS = [
+    "tests/worker",
+    "tests/contract",
+    "tests/integration/test_reference_style_broker.py",
+    "tests/integration/test_rate_limit_backends.py",
+    "tests/integration/test_result_backends.py",
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/integration/test_redis_*.py")),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/integration/test_rabbitmq_*.py")),
+]
+
+#: Which tests are in which lane, as pytest's -k has it: each is in one.
+LANES = {
+    "RabbitMQ": "rabbitmq",
+    "Redis": "redis and not rabbitmq",
+    "others": "not redis and not rabbitmq",
+}
+
+#: Cases of the contract that are left out on threads.
+ON_GREENLETS_ALONE = ["redis-tls", "rabbitmq-quorum"]
+
+#: What each world gives to pytest, and what all its lanes leave out.
+WORLDS = {
+    "threads": ([], "".join(f" and not {name}" for name in ON_GREENLETS_ALONE)),
+    "greenlets": (["-p", "tests.support.patch", *IN_BOTH_WORLDS], ""),
+}
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Lane:
+    """A run of pytest whose lines are printed.
+
+    Parameters:
+      name(str): Printed in front of each line.
+      arguments(list[str]): Of pytest.
+    """
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self.name = name
+        self.failures: list[str] = []
+        self.took_s = 0.0
+        self._last_line = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "pytest", "-q", "--color=no", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=_end_with_this_process,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        started = time.monotonic()
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            line = line.rstrip()
+            print(f"{self.name}: {line}", flush=True)
+            if line.startswith(("FAILED ", "ERROR ")):
+                self.failures.append(line)
+            self._last_line = line or self._last_line
+        self.took_s = time.monotonic() - started
+
+    def passed(self) -> bool:
+        """Wait for the end of the run; tell whether all of it passed."""
+        self._reader.join()
+        return self._process.wait() == 0
+
+    def __str__(self) -> str:
+        outcome = "passed" if self.passed() else f"FAILED with exit code {self._process.returncode}"
+        return f"{self.name}: {outcome} after {self.took_s:.0f} s: {self._last_line}"
+
+
+def _end_with_this_process() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(lanes: dict[str, list[str]]) -> int:
+    """Run all lanes to their end; return the exit code of a program: 0 if everything passed."""
+    running = [Lane(name, arguments) for name, arguments in lanes.items()]
+    passed = [each.passed() for each in running]
+    print()
+    for each in running:
+        print(each)
+        for line in each.failures:
+            print(f"    {line}")
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run(
+            {
+                f"{world}, {lane}": [*arguments, "-k", chosen + left_out]
+                for lane, chosen in LANES.items()
+                for world, (arguments, left_out) in WORLDS.items()
+            }
+        )
+    )

@@ -1,0 +1,107 @@
+"""The lanes in which run-tests runs everything: nothing fails unseen, and nothing outlives them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.contract.brokers import CASES
+from tests.lanes import IN_BOTH_WORLDS, LANES, ON_GREENLETS_ALONE, ROOT
+from tests.support.waiting import PATIENCE_S, until
+
+RUN = """
+import sys
+from tests.lanes import run
+folder, *paths = sys.argv[1:]
+sys.exit(run({path: [path, "--rootdir", folder, "-p", "no:cacheprovider"] for path in paths}))
+"""
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Starts lanes of one file of tests each, and ends them."""
+    started = []
+
+    def begin(**sources):
+        paths = [tmp_path / f"test_{name}.py" for name in sources]
+        for path, source in zip(paths, sources.values(), strict=True):
+            path.write_text(source)
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(tmp_path), *map(str, paths)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_lanes_that_pass_end_well(begin):
+    lanes = begin(one="def test_it(): pass", two="def test_it(): pass")
+
+    output, _ = lanes.communicate(timeout=3 * PATIENCE_S)
+
+    assert lanes.returncode == 0
+    assert output.count(": passed after ") == 2
+
+
+def test_one_failure_fails_the_whole_and_is_named_at_the_end(begin):
+    lanes = begin(good="def test_it(): pass", bad="def test_that_fails(): assert not 'what was seen'")
+
+    output, _ = lanes.communicate(timeout=3 * PATIENCE_S)
+
+    assert lanes.returncode == 1
+    end = output[output.index(": passed after ") :]
+    assert "FAILED with exit code 1" in end
+    assert "test_bad.py::test_that_fails" in end
+
+
+def test_a_lane_that_dies_fails_the_whole(begin):
+    lanes = begin(good="def test_it(): pass", dead="import os\ndef test_it(): os.kill(os.getpid(), 9)")
+
+    output, _ = lanes.communicate(timeout=3 * PATIENCE_S)
+
+    assert lanes.returncode == 1
+    assert "FAILED with exit code -9" in output
+
+
+SERVERS = """
+import time
+from tests.support.memcached_server import shared_memcached
+from tests.support.redis_server import shared_server
+
+def test_that_hangs():
+    shared_server(), shared_memcached()
+    time.sleep(3600)
+"""
+
+
+def test_lanes_and_their_servers_end_with_a_run_that_is_killed(begin):
+    lanes = begin(hangs=SERVERS)
+    main = psutil.Process(lanes.pid)
+    names = ["memcached", "redis-server"]
+    until(lambda: names == sorted(each.name() for each in main.children(recursive=True) if each.name() in names))
+    below = main.children(recursive=True)
+
+    lanes.send_signal(signal.SIGKILL)
+
+    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in below))
+
+
+@pytest.mark.parametrize("rabbitmq", [True, False])
+@pytest.mark.parametrize("redis", [True, False])
+def test_every_test_is_in_one_lane(redis, rabbitmq):
+    of_name = {"redis": redis, "rabbitmq": rabbitmq}
+
+    assert sum(eval(chosen, of_name) for chosen in LANES.values()) == 1
+
+
+def test_what_is_left_out_in_one_world_are_cases_of_the_contract():
+    assert set(ON_GREENLETS_ALONE) < set(CASES)
+    assert "tests/contract" in IN_BOTH_WORLDS
