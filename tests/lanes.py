@@ -8,7 +8,8 @@ All tests run in the world of native threads; those of the worker, the contract 
 that workers use run once more with gevent's patch. Two cases of the contract run in that world
 alone, where workers live: what makes them particular is the server's, and both worlds meet it
 with the code that the plain case of the same broker tests in each. In each world a test is in the
-lane of the server in its name, or with the others, so that few lanes start each kind of server.
+lane of the server in its name, or with the others, so that few lanes start each kind of server;
+those of RabbitMQ's outages have a node of their own in any case.
 
 Each line is printed as it comes, after the name of its lane; what failed is said again at the end.
 """
@@ -37,7 +38,8 @@ IN_BOTH_WORLDS = [
 
 #: Which tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
-    "RabbitMQ": "rabbitmq",
+    "RabbitMQ's outages": "rabbitmq_outages",
+    "RabbitMQ": "rabbitmq and not rabbitmq_outages",
     "Redis": "redis and not rabbitmq",
     "others": "not redis and not rabbitmq",
 }
@@ -105,6 +107,15 @@ def _end_with_this_process() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def can_be_collected() -> bool:
+    """Import all tests: an error in one is told once, and every lane finds them compiled."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        print(done.stdout)
+    return done.returncode == 0
+
+
 def run(lanes: dict[str, list[str]]) -> int:
     """Run all lanes to their end; return the exit code of a program: 0 if everything passed."""
     running = [Lane(name, arguments) for name, arguments in lanes.items()]
@@ -117,13 +128,17 @@ def run(lanes: dict[str, list[str]]) -> int:
     return 0 if all(passed) else 1
 
 
-if __name__ == "__main__":
-    sys.exit(
-        run(
-            {
-                f"{world}, {lane}": [*arguments, "-k", chosen + left_out]
-                for lane, chosen in LANES.items()
-                for world, (arguments, left_out) in WORLDS.items()
-            }
-        )
+def main() -> int:
+    if not can_be_collected():
+        return 1
+    return run(
+        {
+            f"{world}, {lane}": [*arguments, "-k", chosen + left_out]
+            for lane, chosen in LANES.items()
+            for world, (arguments, left_out) in WORLDS.items()
+        }
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

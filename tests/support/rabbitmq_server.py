@@ -99,7 +99,9 @@ class RabbitmqServer:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            # Its threads sleep when they have nothing to do: others need the processor.
+            "+sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:

@@ -19,7 +19,10 @@ def happens(event: Any) -> None:
 
 @contextmanager
 def beside(run: Any, *args: Any) -> Iterator[None]:
-    """Run a function in another thread, at the same time as the block; it has ended after it."""
+    """Run a function in another thread, at the same time as the block; it has ended after it.
+
+    If both fail, the failure of the block has the other one for its cause.
+    """
     errors: list[BaseException] = []
 
     def run_and_note() -> None:
@@ -32,8 +35,12 @@ def beside(run: Any, *args: Any) -> Iterator[None]:
     thread.start()
     try:
         yield
-    finally:
+    except BaseException as error:
         thread.join(PATIENCE_S)
+        if errors:
+            raise error from errors[0]
+        raise
+    thread.join(PATIENCE_S)
     assert not thread.is_alive(), "it did not end"
     assert not errors, errors
 

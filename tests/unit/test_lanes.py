@@ -94,10 +94,11 @@ def test_lanes_and_their_servers_end_with_a_run_that_is_killed(begin):
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in below))
 
 
-@pytest.mark.parametrize("rabbitmq", [True, False])
-@pytest.mark.parametrize("redis", [True, False])
-def test_every_test_is_in_one_lane(redis, rabbitmq):
-    of_name = {"redis": redis, "rabbitmq": rabbitmq}
+@pytest.mark.parametrize(
+    "name", ["redis", "rabbitmq", "rabbitmq_outages", "redis rabbitmq", "redis rabbitmq_outages", ""]
+)
+def test_every_test_is_in_one_lane(name):
+    of_name = {word: word in name for word in ("redis", "rabbitmq", "rabbitmq_outages")}
 
     assert sum(eval(chosen, of_name) for chosen in LANES.values()) == 1
 

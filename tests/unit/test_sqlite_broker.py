@@ -637,7 +637,7 @@ def test_a_lock_of_another_process_stops_nothing_but_what_needs_it(path, broker)
         longest_gap_s, waited_s = map(float, script.line().split())
         script.rest()
     assert waited_s > 1.5
-    assert longest_gap_s < 0.5
+    assert longest_gap_s < 1
     assert counts(broker) == (2, 0, 0)
 
 

