@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +18,15 @@ import pytest
 from .waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
+
+
+def end_with_this_process() -> None:
+    """In a new process, before its program: have it killed when this one ends, whatever ends it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
 
 PATCH = "import gevent.monkey; gevent.monkey.patch_all()\n"
 

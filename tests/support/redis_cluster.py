@@ -32,7 +32,6 @@ class ClusterNode(RedisServer):
                 **settings,
             }
         )
-        self.admin = self.client()
         self.id = self.ask("MYID").decode()
 
     def ask(self, *command: Any) -> Any:
@@ -106,6 +105,10 @@ class RedisClusterServers:
                         return next(each for each in self.nodes if each.port == master[1])
         raise AssertionError(f"nobody has {key}")
 
+    def wait_until_agreed(self) -> None:
+        """Wait until all masters know of the latest change of the cluster."""
+        _until(lambda: len({_epoch(node) for node in self.masters if node.process.poll() is None}) == 1)
+
     def other_than(self, node: ClusterNode) -> ClusterNode:
         """A master that is another one."""
         return next(each for each in self.masters if each is not node)
@@ -137,7 +140,9 @@ class SlotMove:
         self._cluster = cluster
 
     def begin(self) -> None:
-        """Tell both nodes."""
+        """Tell both nodes, once all know of the move before."""
+        # The target's claim is the next epoch that it knows of: a node that had made a later one would win.
+        self._cluster.wait_until_agreed()
         self.target.ask("SETSLOT", self.slot, "IMPORTING", self.source.id)
         self.source.ask("SETSLOT", self.slot, "MIGRATING", self.target.id)
 
@@ -157,6 +162,10 @@ class SlotMove:
         self.begin()
         self.move_keys()
         self.end()
+
+
+def _epoch(node: ClusterNode) -> bytes:
+    return next(line for line in node.ask("INFO").splitlines() if line.startswith(b"cluster_current_epoch"))
 
 
 def _follows(replica: ClusterNode, master: ClusterNode) -> bool:

@@ -81,7 +81,7 @@ class SentinelSetup:
 
     def _wait_for_sentinels(self, master: RedisServer) -> None:
         def all_know() -> bool:
-            states = [each.client().sentinel_master(MASTER) for each in self.sentinels]
+            states = [each.admin.sentinel_master(MASTER) for each in self.sentinels]
             return all(
                 (state["port"], state["num-slaves"], state["num-other-sentinels"]) == (master.port, 1, 2)
                 for state in states
@@ -101,7 +101,7 @@ class SentinelSetup:
         """Wait until the replica has everything."""
 
         def is_even() -> bool:
-            states = [each.client().info("replication") for each in (self.first, self.second)]
+            states = [each.admin.info("replication") for each in (self.first, self.second)]
             masters = [each for each in states if each["role"] == "master"]
             replicas = [each for each in states if each["role"] == "slave"]
             if len(masters) != 1 or len(replicas) != 1 or replicas[0]["master_link_status"] != "up":
@@ -112,7 +112,7 @@ class SentinelSetup:
 
     def wait_until_replica_has(self, offset: int) -> None:
         """Wait until the replica has what the master had written up to here."""
-        _until(lambda: self.second.client().info("replication")["slave_repl_offset"] >= offset)
+        _until(lambda: self.second.admin.info("replication")["slave_repl_offset"] >= offset)
 
     def repoint(self, server: RedisServer) -> None:
         """Have the sentinels take another server for the master, whatever they knew before."""
@@ -142,8 +142,8 @@ class SentinelSetup:
 
     def wait_for_master(self, server: RedisServer) -> None:
         """Wait until this one is the master, and the sentinels say so."""
-        _until(lambda: all(each.client().sentinel_master(MASTER)["port"] == server.port for each in self.sentinels))
-        _until(lambda: server.client().info("replication")["role"] == "master")
+        _until(lambda: all(each.admin.sentinel_master(MASTER)["port"] == server.port for each in self.sentinels))
+        _until(lambda: server.admin.info("replication")["role"] == "master")
 
     def end(self) -> None:
         for each in self._all:

@@ -8,7 +8,6 @@ redis_sentinel.py. GREENQ_REDIS_SERVER=/path/to/valkey-server takes another prog
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import shutil
 import signal
@@ -25,14 +24,13 @@ import redis.backoff
 import redis.retry
 
 from .ports import free_port
+from .processes import end_with_this_process
 from .waiting import PATIENCE_S
 
 HOW_TO_GET_IT = (
     "redis-server is not installed, and these tests run against a real one. On Debian and Ubuntu: "
     "apt-get install redis-server"
 )
-
-_PR_SET_PDEATHSIG = 1
 
 
 def program() -> str:
@@ -56,11 +54,19 @@ class RedisServer:
         self.folder = Path(tempfile.mkdtemp(prefix="greenq-redis-"))
         self.port = free_port()
         self._clients: list[Any] = []
+        self._admin: Any = None
         self.start()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def admin(self) -> Any:
+        """One client for looking again and again."""
+        if self._admin is None:
+            self._admin = self.client()
+        return self._admin
 
     def client(self, **parameters: Any) -> Any:
         """A client that is closed with the server."""
@@ -124,8 +130,8 @@ class RedisServer:
 
 
 def end_with_the_tests() -> None:
-    """In a new process: have it killed when this one ends, whatever ends it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In a new process: have it killed when this one ends, and not before."""
+    end_with_this_process()
     os.setpgid(0, 0)  # an interrupt from the keyboard is for the tests
 
 
