@@ -6,23 +6,22 @@ meets a test of another.
 
 All tests run in the world of native threads; those of the worker, the contract and the brokers
 that workers use run once more with gevent's patch. Two cases of the contract run in that world
-alone, where workers live: what makes them particular is the server's, and both worlds meet it
-with the code that the plain case of the same broker tests in each. In each world a test is in the
-lane of the server in its name, or with the others, so that few lanes start each kind of server;
-those of RabbitMQ's outages have a node of their own in any case.
+alone, where workers live: what makes them particular is the server's. In each world a test is
+in the lane of the server in its name, or with the others, so that few lanes start each kind of
+server.
 
 Each line is printed as it comes, after the name of its lane; what failed is said again at the end.
 """
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+
+from tests.support.processes import end_with_this_process
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,8 +37,7 @@ IN_BOTH_WORLDS = [
 
 #: Which tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
-    "RabbitMQ's outages": "rabbitmq_outages",
-    "RabbitMQ": "rabbitmq and not rabbitmq_outages",
+    "RabbitMQ": "rabbitmq",
     "Redis": "redis and not rabbitmq",
     "others": "not redis and not rabbitmq",
 }
@@ -52,8 +50,6 @@ WORLDS = {
     "threads": ([], "".join(f" and not {name}" for name in ON_GREENLETS_ALONE)),
     "greenlets": (["-p", "tests.support.patch", *IN_BOTH_WORLDS], ""),
 }
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Lane:
@@ -77,7 +73,7 @@ class Lane:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=_end_with_this_process,
+            preexec_fn=end_with_this_process,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -101,10 +97,6 @@ class Lane:
     def __str__(self) -> str:
         outcome = "passed" if self.passed() else f"FAILED with exit code {self._process.returncode}"
         return f"{self.name}: {outcome} after {self.took_s:.0f} s: {self._last_line}"
-
-
-def _end_with_this_process() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def can_be_collected() -> bool:

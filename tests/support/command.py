@@ -17,6 +17,7 @@ from typing import Any
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.message import Message
 
+from .processes import end_with_this_process
 from .waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +79,7 @@ class Command:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=end_with_this_process,
         )
         self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read)
