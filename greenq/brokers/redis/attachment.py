@@ -126,7 +126,5 @@ class Attachment:
     def take_back(self, queue_name: str, worker_id: str, *, charge: bool) -> int:
         """Return what a worker holds of a queue; answer how many messages that were. May switch."""
         of = self.layout.of(queue_name)
-        taken: int = self.links.call(
-            TAKE_BACK, [of.ready, of.priorities, of.deliveries, of.workers], [worker_id, int(charge)]
-        )
+        taken: int = self.links.call(TAKE_BACK, of.for_take_back(), [worker_id, int(charge)])
         return taken

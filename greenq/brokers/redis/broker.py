@@ -213,13 +213,12 @@ class RedisBroker(Broker):
         """Drop all messages of a queue, but for those that other processes are running. May switch."""
         attachment = self._attach()
         of = self.layout.of(canonical_queue_name(queue_name))
-        keys = [*of.place, of.deliveries, of.workers, *of.dead_letters]
-        attachment.links.call(FLUSH, keys, [attachment.membership.worker_id])
+        attachment.links.call(FLUSH, of.for_flush(), [attachment.membership.worker_id])
 
     def queue_counts(self, queue_name: str) -> QueueCounts:
         """How many messages of a queue are ready, reserved, delayed and dead. May switch."""
-        keys = self._count_keys(canonical_queue_name(queue_name))
-        ready, reserved, delayed, dead, _ = self._attach().links.call(COUNT, keys, [])
+        of = self.layout.of(canonical_queue_name(queue_name))
+        ready, reserved, delayed, dead, _ = self._attach().links.call(COUNT, of.for_count(), [])
         return QueueCounts(ready, reserved, delayed, dead)
 
     def dead_letters_of(self, queue_name: str) -> RedisDeadLetters:
@@ -231,10 +230,6 @@ class RedisBroker(Broker):
         return RedisDeadLetters(self, queue_name)
 
     # -- the server
-
-    def _count_keys(self, queue_name: str) -> list[str]:
-        of = self.layout.of(queue_name)
-        return [of.ready, of.priorities, of.delayed, of.workers, of.dead]
 
     def _attach(self) -> Attachment:
         attachment = self._attachment

@@ -19,7 +19,7 @@ from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...runtime import current
 from ...verdict import Action, Envelope, Verdict
-from .keys import new_id, next_id
+from .keys import Keys, new_id, next_id
 from .peek import Claim
 from .scripts import FETCH, SETTLE
 from .store import due, store
@@ -223,10 +223,8 @@ class RedisConsumer(BatchConsumer):
                 return holder, fetched
             membership.replace(self.queue_name, holder, self._links)
 
-    def _fetch_of(self, holder: str, count: int) -> tuple[list[str], list[Any]]:
-        of = self._keys
-        keys = [*of.place, of.held(holder), of.deliveries, of.workers]
-        return keys, [holder, self._membership.lease_ms, count, MAX_MESSAGE_BYTES]
+    def _fetch_of(self, holder: str, count: int) -> tuple[Keys, list[Any]]:
+        return self._keys.for_fetch(holder), [holder, self._membership.lease_ms, count, MAX_MESSAGE_BYTES]
 
     def _note_fetched(self, holder: str, fetched: Any) -> list[MessageProxy]:
         ids, payloads, deliveries, more, due_ms = fetched
@@ -346,11 +344,7 @@ class RedisConsumer(BatchConsumer):
             if verdict.follow_ups:
                 following += [(stored_id, envelope) for envelope in verdict.follow_ups]
         back.sort(key=_number, reverse=True)
-        of = self._keys
-        keys: list[str] = [
-            *of.place,
-            *(of.held(holder), of.deliveries, *of.dead_letters, of.workers),
-        ]
+        keys = list(self._keys.for_settle(holder))
         returned: list[bytes | str] = []
         for each in back:
             returned += (each.stored_id, next_id(each.stored_id))
@@ -379,7 +373,7 @@ class RedisConsumer(BatchConsumer):
             number = numbers.get(envelope.queue_name)
             if number is None:
                 number = numbers[envelope.queue_name] = len(numbers)
-                keys += self._attachment.layout.of(envelope.queue_name).place
+                keys += self._attachment.layout.of(envelope.queue_name).for_enqueue()
             args += (owner, number, new_id(envelope.priority), envelope.payload, due(envelope))
             args[0] += 1
         if elsewhere:

@@ -9,8 +9,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from ...inspection import PAGE_BYTES, DeadLetter, DeadLetters, Page, not_a_cursor
 from ...message import MAX_MESSAGE_BYTES
 from ...runtime import current
-from .keys import next_id
-from .scripts import COUNT, DELETE_DEAD, LOOK, SEND_BACK
+from .keys import Keys, next_id
+from .scripts import COUNT, DELETE_DEAD, LOOK, SEND_BACK, Script
 
 if TYPE_CHECKING:
     from .broker import RedisBroker
@@ -49,7 +49,7 @@ class RedisDeadLetters(DeadLetters):
         return self._look(["ids", *map(_stored_id, ids)])[0]
 
     def _look(self, args: list[Any]) -> tuple[list[DeadLetter], list[bytes], int]:
-        answer = self._call(LOOK, self._keys.dead_letters, [MAX_MESSAGE_BYTES, PAGE_BYTES, *args])
+        answer = self._call(LOOK, self._keys.for_look(), [MAX_MESSAGE_BYTES, PAGE_BYTES, *args])
         ids, times, reasons, lengths, payloads, deliveries, more = answer
         letters = [
             DeadLetter(
@@ -66,7 +66,7 @@ class RedisDeadLetters(DeadLetters):
         return letters, times[: len(letters)], more
 
     def _now(self) -> str | None:
-        *_, dead, now = self._call(COUNT, self._broker._count_keys(self.queue_name), [])
+        *_, dead, now = self._call(COUNT, self._keys.for_count(), [])
         if not dead:
             return None
         # Times of death are in milliseconds: what is sent back from now on must not die in this one.
@@ -74,24 +74,23 @@ class RedisDeadLetters(DeadLetters):
         return str(now)
 
     def _send_back(self, letters: list[tuple[str, bytes | None]]) -> int:
-        of = self._keys
         args: list[str | bytes] = []
         for id, payload in letters:
             stored_id = _stored_id(id)
             args += (stored_id, next_id(stored_id), b"=" if payload is None else b"+" + payload)
-        return self._acted(SEND_BACK, (of.ready, of.messages, of.priorities, *of.dead_letters), args)
+        return self._acted(SEND_BACK, self._keys.for_send_back(), args)
 
     def _delete(self, ids: list[str]) -> int:
-        return self._acted(DELETE_DEAD, self._keys.dead_letters, ["", *map(_stored_id, ids)])
+        return self._acted(DELETE_DEAD, self._keys.for_delete_dead(), ["", *map(_stored_id, ids)])
 
     def _delete_oldest(self, count: int, until: str) -> int:
-        return self._acted(DELETE_DEAD, self._keys.dead_letters, [until, count])
+        return self._acted(DELETE_DEAD, self._keys.for_delete_dead(), [until, count])
 
-    def _acted(self, script: Any, keys: tuple[str, ...], args: list[Any]) -> int:
+    def _acted(self, script: Script, keys: Keys, args: list[Any]) -> int:
         acted: int = self._call(script, keys, args)
         return acted
 
-    def _call(self, script: Any, keys: Any, args: list[Any]) -> Any:
+    def _call(self, script: Script, keys: Keys, args: list[Any]) -> Any:
         return self._broker._attach().links.call(script, keys, args)
 
 

@@ -1,4 +1,4 @@
-"""The names of all that is stored, and the ids of messages.
+"""The names of all that is stored, which of them each script is given, and the ids of messages.
 
     greenq:default                  list: ids that are ready, priority 0, the next one left
     greenq:default.msgs             hash: id -> payload, of all that is not dead
@@ -40,17 +40,19 @@ from ...names import check_queue_name
 _PAYLOADS = ".msgs"
 _FORBIDDEN_IN_NAMESPACE = "{}\0\r\n"
 
+Keys = tuple[str, ...]
+
 
 class QueueKeys:
-    """The keys of one queue.
+    """The keys of one queue, and which of them each script is given, in the order of its header.
 
     Parameters:
       base(str): The ready list's key, which the others begin with.
     """
 
     __slots__ = (
-        *("base", "dead", "dead_deliveries", "dead_letters", "dead_messages", "dead_reasons", "delayed"),
-        *("deliveries", "messages", "place", "priorities", "ready", "workers"),
+        *("base", "dead", "dead_deliveries", "dead_messages", "dead_reasons", "delayed"),
+        *("deliveries", "messages", "priorities", "ready", "workers"),
     )
 
     def __init__(self, base: str) -> None:
@@ -65,14 +67,52 @@ class QueueKeys:
         self.dead_messages = base + "~dead.msgs"
         self.dead_reasons = base + "~dead.reasons"
         self.dead_deliveries = base + "~dead.deliveries"
-        #: All there is of dead letters.
-        self.dead_letters = (self.dead, self.dead_messages, self.dead_reasons, self.dead_deliveries)
-        #: What it takes to store a message.
-        self.place = (self.ready, self.messages, self.priorities, self.delayed)
 
     def held(self, holder: str) -> str:
         """The set of what a holder has reserved."""
         return f"{self.base}~held.{holder}"
+
+    # -- of each script; those that work on several queues are given these of each
+
+    def for_enqueue(self) -> Keys:
+        return (self.ready, self.messages, self.priorities, self.delayed)
+
+    def for_fetch(self, holder: str) -> Keys:
+        return (*self.for_enqueue(), self.held(holder), self.deliveries, self.workers)
+
+    def for_settle(self, holder: str) -> Keys:
+        """Followed by ``for_enqueue`` of each other queue that something follows on."""
+        return (*self.for_enqueue(), self.held(holder), self.deliveries, *self._dead_letters(), self.workers)
+
+    def for_renew(self) -> Keys:
+        return (self.workers, self.dead)
+
+    def for_hand_over(self, old: str, new: str) -> Keys:
+        return (self.ready, self.priorities, self.workers, self.held(old), self.held(new))
+
+    def for_take_back(self) -> Keys:
+        return (self.ready, self.priorities, self.deliveries, self.workers)
+
+    def for_flush(self) -> Keys:
+        return (*self.for_enqueue(), self.deliveries, self.workers, *self._dead_letters())
+
+    def for_count(self) -> Keys:
+        return (self.ready, self.priorities, self.delayed, self.workers, self.dead)
+
+    def for_purge(self) -> Keys:
+        return self._dead_letters()
+
+    def for_look(self) -> Keys:
+        return self._dead_letters()
+
+    def for_send_back(self) -> Keys:
+        return (self.ready, self.messages, self.priorities, *self._dead_letters())
+
+    def for_delete_dead(self) -> Keys:
+        return self._dead_letters()
+
+    def _dead_letters(self) -> Keys:
+        return (self.dead, self.dead_messages, self.dead_reasons, self.dead_deliveries)
 
 
 class Layout:

@@ -171,10 +171,9 @@ class Membership:
         of, old = self._layout.of(queue_name), lease.holder
         # The same name again after an answer that was lost: it may have everything already.
         new = lease.next_holder = lease.next_holder or self._new_holder()
-        keys = [of.ready, of.priorities, of.workers, of.held(old), of.held(new)]
         lease.is_in_doubt = False  # before, because a connection may break in the meantime
         try:
-            links.call(HAND_OVER, keys, [old, new, self.lease_ms, *lease.known])
+            links.call(HAND_OVER, of.for_hand_over(old, new), [old, new, self.lease_ms, *lease.known])
         except BaseException:
             lease.is_in_doubt = True
             raise
@@ -275,8 +274,7 @@ class Membership:
     def _renew_some(self, held: list[tuple[str, str]], caller: Caller, *, takes: bool) -> list[int]:
         keys: list[str] = []
         for queue_name, _ in held:
-            of = self._layout.of(queue_name)
-            keys += (of.workers, of.dead)
+            keys += self._layout.of(queue_name).for_renew()
         holders = [holder for _, holder in held]
         answers: list[int] = caller.call(RENEW, keys, [self.lease_ms, self._dead_message_ttl_ms, int(takes), *holders])
         return answers
@@ -286,8 +284,7 @@ class Membership:
             if self._is_left:
                 return
             of = self._layout.of(queue_name)
-            self._own.call(TAKE_BACK, [of.ready, of.priorities, of.deliveries, of.workers], ["", 1])
-            while (
-                self._own.call(PURGE, of.dead_letters, [self._dead_message_ttl_ms, _PURGED_AT_ONCE]) == _PURGED_AT_ONCE
-            ):
-                pass
+            self._own.call(TAKE_BACK, of.for_take_back(), ["", 1])
+            purged = _PURGED_AT_ONCE
+            while purged == _PURGED_AT_ONCE:
+                purged = self._own.call(PURGE, of.for_purge(), [self._dead_message_ttl_ms, _PURGED_AT_ONCE])

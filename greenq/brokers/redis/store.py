@@ -28,9 +28,9 @@ def store(attachment: Attachment, envelopes: Sequence[Envelope]) -> None:
     for queue_name, batch in by_queue.items():
         of = attachment.layout.of(queue_name)
         if attachment.is_cluster:
-            attachment.links.call(ENQUEUE, of.place, _stored(batch))
+            attachment.links.call(ENQUEUE, of.for_enqueue(), _stored(batch))
         else:
-            keys += of.place
+            keys += of.for_enqueue()
             args += _stored(batch)
     if keys:
         attachment.links.call(ENQUEUE, keys, args)
