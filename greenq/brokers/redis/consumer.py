@@ -1,72 +1,31 @@
 """Hands out the messages of one queue on the server, and writes what became of them.
 
-Everything is one script for a whole batch; a consumer that waits holds nothing.
+Everything is one script for a whole batch; a consumer that waits holds nothing. What is fetched
+becomes messages in messages.py, and what verdicts become is in settlement.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...consumer import BatchConsumer, MessageProxy, Undecodable, without_eta
-from ...errors import ConnectionClosed, ConnectionError, DecodeError
-from ...failures import dead_payload
-from ...message import MAX_MESSAGE_BYTES, Message
-from ...names import canonical_queue_name
+from ...consumer import BatchConsumer, MessageProxy
+from ...errors import ConnectionClosed, ConnectionError
+from ...message import MAX_MESSAGE_BYTES
 from ...runtime import current
-from ...verdict import Action, Envelope, Verdict
-from .keys import Keys, new_id, next_id
+from ...verdict import Verdict
+from .keys import Keys
+from .messages import decode
 from .peek import Claim
 from .scripts import FETCH, SETTLE
-from .store import due, store
+from .settlement import settlement
+from .store import store
 
 if TYPE_CHECKING:
     from .attachment import Attachment
-
-
-class RedisMessage(MessageProxy):
-    """A message from the server.
-
-    Attributes:
-      stored_id(bytes): Its id there, which is not the message_id.
-      held_by(str): The holder under which it was fetched.
-      deliveries(int): How often it was taken back from a worker that was lost.
-      number(int): Grows with each message that this process fetches.
-    """
-
-    def __init__(self, message: Message[Any], stored_id: bytes, held_by: str, deliveries: int, number: int) -> None:
-        self._message = message
-        self.stored_id = stored_id
-        self.held_by = held_by
-        self.deliveries = deliveries
-        self.number = number
-
-
-class RedisUndecodable(Undecodable):
-    """Bytes from the server that are no message; attributes as of RedisMessage."""
-
-    def __init__(
-        self,
-        queue_name: str,
-        payload: bytes,
-        error: BaseException,
-        stored_id: bytes,
-        held_by: str,
-        deliveries: int,
-        number: int,
-    ) -> None:
-        super().__init__(queue_name, payload, error)
-        self.stored_id = stored_id
-        self.held_by = held_by
-        self.deliveries = deliveries
-        self.number = number
-
-
-_numbers = itertools.count()
 
 
 class RedisConsumer(BatchConsumer):
@@ -228,40 +187,11 @@ class RedisConsumer(BatchConsumer):
 
     def _note_fetched(self, holder: str, fetched: Any) -> list[MessageProxy]:
         ids, payloads, deliveries, more, due_ms = fetched
-        messages = self._decode(ids, payloads, deliveries, holder)
+        messages = decode(self._attachment.layout, self.queue_name, holder, ids, payloads, deliveries)
         self._lease.known.update((message.stored_id, message.number) for message in messages)
         self._may_have_more = bool(more)
         self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000
         return messages
-
-    def _decode(
-        self, ids: list[bytes], payloads: list[bytes | int | None], deliveries: list[bytes | None], held_by: str
-    ) -> list[MessageProxy]:
-        messages: list[MessageProxy] = []
-        decode, queue_name = Message.decode, self.queue_name
-        for position, (stored_id, payload) in enumerate(zip(ids, payloads, strict=True)):
-            count = int(deliveries[position] or 0) if deliveries else 0
-            number = next(_numbers)
-            try:
-                if not isinstance(payload, bytes):
-                    raise _no_payload(payload)
-                message = decode(payload)
-                if message.queue_name != queue_name:
-                    self._check_queue_of(message, payload)
-            except DecodeError as error:
-                messages.append(RedisUndecodable(queue_name, error.data, error, stored_id, held_by, count, number))
-                continue
-            if "eta" in message.options:
-                message = without_eta(message)
-            messages.append(RedisMessage(message, stored_id, held_by, count, number))
-        return messages
-
-    def _check_queue_of(self, message: Message[Any], payload: bytes) -> None:
-        # A retry goes to the queue that the message names.
-        try:
-            self._attachment.layout.of(canonical_queue_name(message.queue_name))
-        except ValueError as error:
-            raise DecodeError(str(error), payload, error) from error
 
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """Write what became of these messages; return the verdicts that were refused.
@@ -327,60 +257,13 @@ class RedisConsumer(BatchConsumer):
             return _of(verdicts, ids)
 
     def _settle(self, holder: str, verdicts: list[Verdict]) -> list[Any]:
-        done: list[bytes] = []
-        back: list[MessageProxy] = []
-        dead: list[bytes | str] = []
-        following: list[tuple[bytes, Envelope]] = []
-        for verdict in verdicts:
-            message = verdict.message
-            stored_id: bytes = message.stored_id
-            if verdict.action is Action.REQUEUE:
-                back.append(message)
-                continue
-            if verdict.action is Action.NACK:
-                dead += (stored_id, _text(verdict.reason or message.reason or ""), _payload_now(message))
-            else:
-                done.append(stored_id)
-            if verdict.follow_ups:
-                following += [(stored_id, envelope) for envelope in verdict.follow_ups]
-        back.sort(key=_number, reverse=True)
-        keys = list(self._keys.for_settle(holder))
-        returned: list[bytes | str] = []
-        for each in back:
-            returned += (each.stored_id, next_id(each.stored_id))
-        args: list[Any] = [
-            holder,
-            len(done),
-            *done,
-            len(back),
-            *returned,
-            len(dead) // 3,
-            *dead,
-        ]
-        args += self._following(following, keys)
+        attachment = self._attachment
+        is_cluster = attachment.is_cluster
+        elsewhere, keys, args = settlement(attachment.layout, self.queue_name, holder, verdicts, is_cluster=is_cluster)
+        if elsewhere:
+            store(attachment, elsewhere)
         answer: list[Any] = self._links.call(SETTLE, keys, args)
         return answer
-
-    def _following(self, following: list[tuple[bytes, Envelope]], keys: list[str]) -> list[Any]:
-        """The arguments for what follows; adds the keys of other queues."""
-        args: list[Any] = [0]
-        numbers = {self.queue_name: 0}
-        elsewhere: list[Envelope] = []
-        for owner, envelope in following:
-            if self._attachment.is_cluster and envelope.queue_name != self.queue_name:
-                elsewhere.append(envelope)
-                continue
-            number = numbers.get(envelope.queue_name)
-            if number is None:
-                number = numbers[envelope.queue_name] = len(numbers)
-                keys += self._attachment.layout.of(envelope.queue_name).for_enqueue()
-            args += (owner, number, new_id(envelope.priority), envelope.payload, due(envelope))
-            args[0] += 1
-        if elsewhere:
-            # In another slot of a cluster, so not in the same step: first what follows is
-            # stored, then the message is settled. In between it can run twice, not get lost.
-            store(self._attachment, elsewhere)
-        return args
 
     def close(self) -> None:
         """End a wait. What is still reserved stays so until it is settled, or the broker is closed."""
@@ -394,25 +277,3 @@ class RedisConsumer(BatchConsumer):
 
 def _of(verdicts: list[Verdict], ids: set[bytes]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.message.stored_id in ids]
-
-
-def _number(message: MessageProxy) -> int:
-    number: int = message.number
-    return number
-
-
-def _no_payload(length: int | None) -> DecodeError:
-    if length is None:
-        return DecodeError("There is no payload under this id.", b"", None)
-    return DecodeError(f"The message is {length:,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", b"", None)
-
-
-def _text(reason: str) -> bytes:
-    # Without half characters, which JSON allows and UTF-8 does not.
-    return reason.encode("utf-8", "replace")
-
-
-def _payload_now(message: MessageProxy) -> bytes:
-    """What the dead letter holds; "=" for the message as it is stored."""
-    payload = dead_payload(message)
-    return b"=" if payload is None else b"+" + payload
