@@ -33,7 +33,9 @@ class Consumer:
     #: not, they are enqueued before the verdict is handed over.
     writes_follow_ups: ClassVar[bool] = False
 
-    _taken: MessageProxy | None = None
+    #: What ``wait`` has taken itself, because it can wait in no other way or is quicker so; None
+    #: if nothing. The next ``fetch`` returns it.
+    taken_by_wait: MessageProxy | None = None
 
     def __iter__(self) -> Iterator[MessageProxy | None]:
         return self
@@ -65,9 +67,9 @@ class Consumer:
         """
         # A consumer of the reference can only wait by taking: it keeps that one message. To
         # wait in fetch() would hold a slot, and idle queues would hold all of them.
-        if self._taken is None:
-            self._taken = next(self)
-        return self._taken is not None
+        if self.taken_by_wait is None:
+            self.taken_by_wait = next(self)
+        return self.taken_by_wait is not None
 
     def wake(self) -> None:
         """End a ``wait`` that is under way. May be called from any thread."""
@@ -84,8 +86,13 @@ class Consumer:
 
         Bytes that are no message come as an Undecodable. May switch.
         """
-        message, self._taken = self._taken, None
+        message = self.hand_over_taken()
         return [] if message is None else [message]
+
+    def hand_over_taken(self) -> MessageProxy | None:
+        """What ``wait`` has taken, which is the caller's now: to be run, or to be returned. None if nothing."""
+        message, self.taken_by_wait = self.taken_by_wait, None
+        return message
 
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """Write what became of these messages; return the verdicts that were refused.

@@ -107,9 +107,8 @@ class ConsumerThread:
             if not self._is_stopping:
                 self.worker.runtime.sleep(pause_s(failures))
                 failures += 1
-        if self.consumer is not None and self.consumer._taken is not None:
-            self.completer.hand_over(Verdict(Action.REQUEUE, self.consumer._taken))
-            self.consumer._taken = None
+        if self.consumer is not None:
+            self._return_taken(self.consumer)
         self._rest()
         self._quiet.set()
         self.broker.emit_before("consumer_thread_shutdown", self)
@@ -139,7 +138,7 @@ class ConsumerThread:
         if not consumer.wait():
             return True
         # What it has taken already is for others, if there is no room for it now.
-        has_one = isinstance(consumer, BatchConsumer) and consumer._taken is not None
+        has_one = isinstance(consumer, BatchConsumer) and consumer.taken_by_wait is not None
         room = slots.take(consumer.batch_size, 0 if has_one else self.worker.worker_timeout / 1000)
         if not room:
             self._let_go()
@@ -171,9 +170,12 @@ class ConsumerThread:
         """Return a message that a wait has taken and for which there is no slot."""
         # A consumer of the API reference keeps it: it can only wait by taking, so the next
         # wait would take another one in its place.
-        consumer = self.consumer
-        if isinstance(consumer, BatchConsumer) and consumer._taken is not None:
-            message, consumer._taken = consumer._taken, None
+        if isinstance(self.consumer, BatchConsumer):
+            self._return_taken(self.consumer)
+
+    def _return_taken(self, consumer: Consumer) -> None:
+        message = consumer.hand_over_taken()
+        if message is not None:
             self.completer.hand_over(Verdict(Action.REQUEUE, message))
 
     def _give_back(self, messages: list[MessageProxy]) -> None:

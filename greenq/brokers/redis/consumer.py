@@ -79,10 +79,10 @@ class RedisConsumer(BatchConsumer):
             self._peek.wait(0, lambda: self._is_woken)
             self._take_claimed()
             if self._end_wait_if_woken():
-                return self._taken is not None
+                return self.taken_by_wait is not None
         if self._lease.is_in_doubt:
             self._may_have_more = True  # fetching clears it up, and may find something
-        if self._taken is None and not self._may_have_more:
+        if self.taken_by_wait is None and not self._may_have_more:
             self._is_waiting = True
             try:
                 # What was fetched just now starts before the command to wait is sent.
@@ -92,7 +92,7 @@ class RedisConsumer(BatchConsumer):
                 self._is_waiting = False
                 self._end_wait_if_woken()
             self._take_claimed()
-        return self._taken is not None or self._may_have_more
+        return self.taken_by_wait is not None or self._may_have_more
 
     def _end_wait_if_woken(self) -> bool:
         if not (self._is_woken or self._is_closed):
@@ -119,7 +119,7 @@ class RedisConsumer(BatchConsumer):
                 return
             messages = self._note_fetched(*claimed)
         if messages:
-            self._taken = messages[0]
+            self.taken_by_wait = messages[0]
 
     def _wait(self) -> bool:
         timeout_s = self._timeout_s
@@ -151,8 +151,8 @@ class RedisConsumer(BatchConsumer):
 
         May switch.
         """
-        if self._taken is not None:
-            taken, self._taken = self._taken, None
+        taken = self.hand_over_taken()
+        if taken is not None:
             return [taken]
         membership = self._membership
         with self._lease.fetching:
