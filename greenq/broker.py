@@ -1,8 +1,8 @@
 """The broker: what producers, middleware and workers may ask of one.
 
-What a broker hands out is in consumer.py. Concrete brokers live in brokers/ and are never
-imported here, but for the default broker, which is looked for only when it is needed
-(see default_broker.py).
+What a broker hands out is in consumer.py, how many messages are enqueued in bulk.py. Concrete
+brokers live in brokers/ and are never imported here, but for the default broker, which is looked
+for only when it is needed (see default_broker.py).
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .bulk import enqueue_each, enqueue_portions
 from .clock import now_ms
 from .consumer import Consumer, MessageProxy, read_eta
 from .errors import (
     ActorNotFound,
-    ConnectionError,
-    ConnectionFailed,
-    EnqueueManyFailed,
     MiddlewareError,
     QueueJoinTimeout,
 )
@@ -319,31 +317,8 @@ class Broker:
         May switch: waits for the broker's answers.
         """
         if type(self).write is Broker.write:
-            return self._enqueue_each(list(messages), delay)
-        envelopes = [self.prepare(message, delay=delay) for message in messages]
-        enqueued: list[Message[Any]] = []
-        for portion in _portions(envelopes):
-            try:
-                self.write(portion)
-            except ConnectionError as error:
-                tried = [envelope.message for envelope in portion]
-                rest = [envelope.message for envelope in envelopes[len(enqueued) + len(portion) :]]
-                raise _partly(error, enqueued, tried, rest) from error
-            enqueued += [envelope.message for envelope in portion]
-            if self.hooks("after_enqueue"):
-                for envelope in portion:
-                    self.emit_after("enqueue", envelope.message, envelope.delay)
-        return enqueued
-
-    def _enqueue_each(self, messages: list[Message[Any]], delay: int | None) -> list[Message[Any]]:
-        # A broker of the API reference, which knows one message at a time.
-        enqueued: list[Message[Any]] = []
-        for message in messages:
-            try:
-                enqueued.append(self.enqueue(message, delay=delay))
-            except ConnectionError as error:
-                raise _partly(error, enqueued, [message], messages[len(enqueued) + 1 :]) from error
-        return enqueued
+            return enqueue_each(self, list(messages), delay)
+        return enqueue_portions(self, messages, delay)
 
     def prepare(self, message: Message[Any], *, delay: int | None = None) -> Envelope:
         """Make a message ready to be stored, calling the hooks ``before_enqueue``.
@@ -516,38 +491,6 @@ class Broker:
                         f"delayed ones after {timeout} ms. Is a worker running on it?"
                     )
             current().sleep(pause_s)
-
-
-#: What one portion of many messages is, at most: short enough for a server that does nothing
-#: else meanwhile, long enough for the round trip not to count.
-_PORTION = 1000
-_PORTION_BYTES = 8 * 1024 * 1024
-
-
-def _portions(envelopes: list[Envelope]) -> Iterator[list[Envelope]]:
-    portion: list[Envelope] = []
-    size = 0
-    for envelope in envelopes:
-        size += len(envelope.payload)
-        if portion and (len(portion) == _PORTION or size > _PORTION_BYTES):
-            yield portion
-            portion, size = [], len(envelope.payload)
-        portion.append(envelope)
-    if portion:
-        yield portion
-
-
-def _partly(
-    error: ConnectionError, enqueued: list[Message[Any]], tried: list[Message[Any]], rest: list[Message[Any]]
-) -> EnqueueManyFailed:
-    in_doubt = [] if isinstance(error, ConnectionFailed) else tried
-    left = [*tried, *rest] if not in_doubt else rest
-    return EnqueueManyFailed(
-        f"{len(enqueued)} messages are stored, {len(in_doubt)} may be, {len(left)} are not: {error}",
-        enqueued,
-        in_doubt,
-        left,
-    )
 
 
 def checked_lease(name: str, lease_ms: int) -> int:
