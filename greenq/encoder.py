@@ -32,6 +32,7 @@ class JSONEncoder(Encoder):
     # Kept, because json.dumps with separators builds a new encoder at each call.
     _encode = staticmethod(json.JSONEncoder(separators=(",", ":")).encode)
     _decode = staticmethod(json.JSONDecoder().decode)
+    # Not declared for type checkers, but there since Python 3.0.
     _scan = staticmethod(json.scanner.make_scanner(json.JSONDecoder()))  # type: ignore[attr-defined]
 
     def encode(self, data: MessageData) -> bytes:

@@ -9,6 +9,7 @@ greenlet, with one timer armed and five hooks called before and after. No retrie
 no order of priority, no care for errors. The other three measure greenlets that wait and single
 inserts in the same spirit. Prints one line of JSON.
 """
+# ruff: noqa: E402 - gevent has to come before whatever waits
 
 from __future__ import annotations
 
@@ -16,20 +17,20 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import argparse  # noqa: E402 - gevent has to come before whatever waits
-import json  # noqa: E402
-import sqlite3  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import uuid  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import gevent  # noqa: E402
-import psutil  # noqa: E402
-from gevent.event import Event  # noqa: E402
-from gevent.threadpool import ThreadPool  # noqa: E402
+import gevent
+import psutil
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
 
 BATCH = 500
 HOOKS = 5

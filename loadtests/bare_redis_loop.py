@@ -11,6 +11,7 @@ fetches as fast as it can, however much is under way. ``ping`` waits for message
 blocking command that moves nothing, tells when each began, and goes on until it is killed.
 Prints one line of JSON.
 """
+# ruff: noqa: E402 - gevent has to come before whatever waits
 
 from __future__ import annotations
 
@@ -18,17 +19,17 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import argparse  # noqa: E402 - gevent has to come before whatever waits
-import json  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
 
-import gevent  # noqa: E402
-import redis  # noqa: E402
-from bare_redis_sender import BODIES, READY, RESERVED, fill  # noqa: E402
-from gevent.event import Event  # noqa: E402
-from telling import tell  # noqa: E402
+import gevent
+import redis
+from bare_redis_sender import BODIES, READY, RESERVED, fill
+from gevent.event import Event
+from telling import tell
 
 BATCH = 500
 HOOKS = 5

@@ -3,6 +3,7 @@
 They run in process groups of their own, in a temporary directory, and tell what they see
 through a named pipe; see telling.py for their end of it.
 """
+# ruff: noqa: E402 - the checkout has to be on the path first
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # a checkout is enough, greenq need not be installed
 
-import psutil  # noqa: E402
-from ending import die_with_parent  # noqa: E402
-from runs import Figures  # noqa: E402
-from telling import COUNT_VARIABLE, PIPE_VARIABLE  # noqa: E402
+import psutil
+from ending import die_with_parent
+from runs import Figures
+from telling import COUNT_VARIABLE, PIPE_VARIABLE
 
-from greenq import Broker, Message  # noqa: E402
-from greenq.default_broker import broker_from_url  # noqa: E402
+from greenq import Broker, Message
+from greenq.default_broker import broker_from_url
 
 #: Nothing that is waited for takes longer, on a machine however slow.
 LIMIT_S = 300

@@ -18,21 +18,15 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-try:
-    import pymemcache
-    import pymemcache.exceptions
-except ModuleNotFoundError as error:
-    if error.name != "pymemcache":
-        raise
-    raise ModuleNotFoundError(
-        "MemcachedBackend needs pymemcache, which is not installed: pip install 'pymemcache>=4', or greenq with its "
-        "extra, as in pip install '/path/to/greenq[memcached]'.",
-        name="pymemcache",
-    ) from None
-
 from ..clock import now_ms
 from ..errors import ConnectionClosed, ConnectionFailed
+from ..extras import require
 from .values import ValueStore
+
+require("pymemcache", "MemcachedBackend")
+
+import pymemcache  # noqa: E402 - it may be missing
+import pymemcache.exceptions  # noqa: E402 - as above
 
 #: Seconds after which a server that does not answer counts as away.
 TIMEOUT_S = 5.0

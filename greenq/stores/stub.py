@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..clock import now_ms
 from ..runtime import current
 from .values import Bell, ValueStore, Watch
@@ -48,7 +46,7 @@ class StubValues(ValueStore):
     def watch(self, key: str, bell: Bell) -> Watch:
         with self._guard:
             self._bells.setdefault(key, []).append(bell)
-        return _Told(self, key, lambda: self._forget(key, bell))
+        return _Told(self, key, bell)
 
     def _forget(self, key: str, bell: Bell) -> None:
         with self._guard:
@@ -59,9 +57,12 @@ class StubValues(ValueStore):
 
 
 class _Told(Watch):
-    def __init__(self, store: ValueStore, key: str, close: Callable[[], None]) -> None:
+    def __init__(self, store: StubValues, key: str, bell: Bell) -> None:
         super().__init__(store, key)
-        self.close = close  # type: ignore[method-assign]
+        self._values, self._bell = store, bell
+
+    def close(self) -> None:
+        self._values._forget(self._key, self._bell)
 
     def pause_s(self) -> float:
         return 3600.0  # whoever puts a value in memory rings

@@ -23,7 +23,7 @@ ROOT = Path(greenq.__file__).parent
 ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
-        *("log_lines", "json_lines", "exit_codes"),
+        *("log_lines", "json_lines", "exit_codes", "extras"),
     },
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
