@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import time
@@ -246,10 +247,16 @@ def _check_options(name: str, options: dict[str, Any], broker: Broker) -> None:
     unknown = sorted(options.keys() - broker.actor_options)
     if unknown:
         raise ValueError(
-            f"Actor {name!r} has options that no middleware of its broker knows: {', '.join(unknown)}. Is a "
+            f"Actor {name!r} has options that no middleware of its broker knows: "
+            f"{', '.join(_with_nearest(each, broker.actor_options) for each in unknown)}. Is a "
             "middleware missing? It has to be added to the broker before the actors are declared. "
             f"Known are: {', '.join(sorted(broker.actor_options)) or 'none'}."
         )
+
+
+def _with_nearest(name: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"{name} (did you mean {nearest[0]}?)" if nearest else name
 
 
 def _actor_name(option: str, value: object) -> str:

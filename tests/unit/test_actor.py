@@ -97,6 +97,11 @@ def test_options_of_a_middleware_that_was_added_are_accepted(broker):
     assert work.options == {"colour": "green"}
 
 
+def test_a_misspelt_option_of_an_actor_is_refused_with_the_nearest_right_name(broker):
+    with pytest.raises(ValueError, match=r"max_retrys \(did you mean max_retries\?\)"):
+        greenq.actor(broker=broker, max_retrys=1)(print)
+
+
 def test_an_actor_class_makes_the_actor(broker):
     class Mine(greenq.Actor):
         pass
