@@ -336,16 +336,28 @@ def test_a_port_where_no_redis_answers_cannot_be_used(open_broker):
     with running(WEB_SERVER) as web:
         broker = open_broker(f"redis://127.0.0.1:{web.line()}")
 
-        for use in (broker.connect, lambda: send(broker, 1)):
-            with pytest.raises(BrokerUnusable, match=r"is no Redis.*nothing was stored.*Look at the host and the port"):
-                use()
+        with pytest.raises(BrokerUnusable, match=r"is no Redis, so nothing was stored:.*Look at the host and the port"):
+            send(broker, 1)
+        with pytest.raises(BrokerUnusable, match=r"is no Redis:.*Look at the host and the port"):
+            broker.connect()
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(open_broker):
     server = shared_tls_server()
 
-    with pytest.raises(ConnectionFailed, match=r"CERTIFICATE_VERIFY_FAILED.*ssl_ca_certs="):
+    with pytest.raises(BrokerUnusable, match=r"CERTIFICATE_VERIFY_FAILED.*ssl_ca_certs=") as raised:
         open_broker(server.url.partition("?")[0]).connect()
+
+    assert "stored" not in str(raised.value)  # at a start nobody wants to store anything
+
+
+def test_a_certificate_for_another_host_is_refused_with_the_remedy(open_broker):
+    server = TlsServer(bind="127.0.0.1 127.0.0.2")
+    try:
+        with pytest.raises(BrokerUnusable, match=r"not valid for '127\.0\.0\.2'.*Give the broker the host by a name"):
+            open_broker(server.url.replace("@127.0.0.1", "@127.0.0.2")).connect()
+    finally:
+        server.end()
 
 
 def test_a_user_without_the_right_to_store_is_told_that_nothing_was_stored(open_broker):

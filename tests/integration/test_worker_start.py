@@ -13,6 +13,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.message import Message
 from tests.support.command import APP, Command, write_module
 from tests.support.redis_server import redis_server
+from tests.support.redis_tls import shared_tls_server
 
 REDIS_APP = APP.replace(
     "from greenq.brokers.sqlite import SqliteBroker", "from greenq.brokers.redis import RedisBroker"
@@ -146,6 +147,18 @@ def test_a_wrong_password_is_not_waited_for(run, server):
     assert command.exit_code() == 3
     (line,) = command.matches(r"CRITICAL\] (.*)")
     assert f"the broker cannot be used. Redis at 127.0.0.1:{server.port} refused" in line
+    assert not command.matches("waits: ")
+
+
+def test_a_certificate_that_cannot_be_verified_is_not_waited_for(run):
+    url = shared_tls_server().url.partition("?")[0]
+    command = run("app", "-p", "2", "--wait-for-broker", "10m", url=url)
+
+    assert command.exit_code() == 3
+    (line,) = command.matches(r"CRITICAL\] (.*)")
+    assert "the broker cannot be used. Redis at 127.0.0.1" in line
+    assert "ssl_ca_certs=" in line
+    assert "stored" not in line
     assert not command.matches("waits: ")
 
 

@@ -30,7 +30,7 @@ from redis.crc import key_slot
 from ...errors import ConnectionClosed, ConnectionFailed
 from ...runtime import current
 from .connection import TIMEOUT_S, OneServer, ask, where
-from .failures import REPLIES
+from .failures import REPLIES, storing
 from .links import Caller
 from .scripts import Script
 
@@ -95,9 +95,7 @@ class Cluster:
             self.refresh()
             node = self._slots.get(slot)
         if node is None:
-            raise ConnectionFailed(
-                f"No node of {self.address} has slot {slot}, so nothing was stored. Look at CLUSTER SLOTS"
-            )
+            raise ConnectionFailed(f"No node of {self.address} has slot {slot}. Look at CLUSTER SLOTS")
         return node
 
     def server_at(self, node: Node) -> OneServer:
@@ -155,9 +153,7 @@ class Cluster:
                 self._known = list(dict.fromkeys(slots.values()))
                 return
             refusals.append(f"{node.host}:{node.port} knows of no slots")
-        raise ConnectionFailed(
-            f"No node of {self.address} says where the slots are, so nothing was stored. {'; '.join(refusals)}"
-        )
+        raise ConnectionFailed(f"No node of {self.address} says where the slots are. {'; '.join(refusals)}")
 
     def _in_turn(self, last: Node | None) -> Iterable[Node]:
         nodes = dict.fromkeys([*self._known, *self._named])
@@ -207,7 +203,8 @@ class ClusterCaller:
         redirections = 0
         has_asked = False
         while True:
-            node = self._cluster.node_of(slot)
+            with storing():
+                node = self._cluster.node_of(slot)
             try:
                 return self._caller_at(node).call(script, keys, args)
             except ConnectionClosed:
@@ -229,8 +226,10 @@ class ClusterCaller:
                 else:
                     # Nothing was sent, so that another node may be tried.
                     has_asked = True
-                    self._cluster.refresh(last=node)
-                    if self._cluster.node_of(slot) == node:
+                    with storing():
+                        self._cluster.refresh(last=node)
+                        now = self._cluster.node_of(slot)
+                    if now == node:
                         raise
 
     def _caller_at(self, node: Node) -> Caller:

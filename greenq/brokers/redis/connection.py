@@ -199,7 +199,7 @@ def try_connection(server: Server) -> None:
     try:
         server.open().disconnect()
     except Exception as error:
-        explained = explain(error, server.address, was_sent=False)
+        explained = explain(error, server.address, was_sent=False, stores=False)
         if explained is None:
             raise
         raise explained from error
@@ -219,7 +219,7 @@ def ask(server: Server, *command: Any, timeout_s: float | None = None) -> Any:
         connection.send_command(*command)
         return connection.read_response()
     except Exception as error:
-        explained = explain(error, server.address, was_sent=False)
+        explained = explain(error, server.address, was_sent=False, stores=False)
         if explained is None:
             raise
         raise explained from error

@@ -8,6 +8,9 @@ command was sent.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import redis.exceptions
 
 from ...errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
@@ -39,13 +42,17 @@ _REFUSALS = (
 )
 #: Refusals that stay until somebody changes the password or the user's rights.
 _LASTING = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
-#: What to do, by a part of what was said.
+#: What is said of a certificate that cannot be verified: so does this, until somebody changes one.
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+#: What to do, by a part of what was said; the first that is found counts.
 _REMEDIES = {
     "Authentication required": "Give the broker username= and password=, or both in its URL",
     "invalid username-password": "Look at the user and the password that the broker was given",
     "'select' command": "Allow it (+select), or use database 0",
     "read only replica": "Give the broker the master's address, or sentinel.master_for(name)",
-    "CERTIFICATE_VERIFY_FAILED": "ssl_ca_certs=/path/to/ca.crt, in the URL or as an argument, names the authority "
+    "certificate has expired": "Renew the server's certificate",
+    "certificate is not valid for": "Give the broker the host by a name that is in the server's certificate",
+    _UNVERIFIED: "ssl_ca_certs=/path/to/ca.crt, in the URL or as an argument, names the authority "
     "that signed the server's certificate",
     "No such file or directory": "Look for the socket, or for the file that ssl_ca_certs names",
 }
@@ -59,28 +66,38 @@ _BROKEN = (
 )
 
 
-def explain(error: BaseException, address: str, *, was_sent: bool) -> ConnectionError | None:
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Have whoever wants to store told, where it cannot be found out where, that nothing was stored."""
+    try:
+        yield
+    except ConnectionFailed as error:
+        raise type(error)(f"{error}; nothing was stored") from error
+
+
+def explain(error: BaseException, address: str, *, was_sent: bool, stores: bool = True) -> ConnectionError | None:
     """What an error of redis-py means; None if it is none of the connection.
 
     Parameters:
       address(str): Of the server.
       was_sent(bool): Whether the server may have got the command.
+      stores(bool): Whether somebody wants to know if something was stored: at a start nobody does.
     """
     text = _said_by(error)
+    so = ", so nothing was stored" if stores else ""
     if isinstance(error, redis.exceptions.InvalidResponse) and not was_sent:
-        return BrokerUnusable(
-            f"What answers at {address} is no Redis, so nothing was stored: {text}. Look at the host and the port"
-        )
+        return BrokerUnusable(f"What answers at {address} is no Redis{so}: {text}. Look at the host and the port")
     if isinstance(error, REPLIES):
         # Of a script, older servers put the code inside a longer sentence.
         if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
             kind = BrokerUnusable if isinstance(error, _LASTING) else ConnectionFailed
-            return kind(f"Redis at {address} refused, so nothing was stored: {text}")
+            return kind(f"Redis at {address} refused{so}: {text}")
         return None
     if not isinstance(error, _BROKEN):
         return None
     if not was_sent:
-        return ConnectionFailed(f"Redis at {address} cannot be reached, so nothing was stored: {text}")
+        kind = BrokerUnusable if _UNVERIFIED in text else ConnectionFailed
+        return kind(f"Redis at {address} cannot be reached{so}: {text}")
     return ConnectionClosed(
         f"Redis at {address} did not answer: {text}. What was to be stored may or may not be: doing it again can "
         "run a message twice"

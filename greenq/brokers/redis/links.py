@@ -17,7 +17,7 @@ import redis.exceptions
 from ...errors import ConnectionClosed, ConnectionFailed
 from ...runtime import Event, current
 from .connection import MOST_LINKS, TIMEOUT_S, Server
-from .failures import REDIRECTIONS, explain
+from .failures import REDIRECTIONS, explain, storing
 from .scripts import Script
 
 #: A connection that was idle for longer is looked at before it is used: the server may have
@@ -106,7 +106,8 @@ class Link:
         if self._connection is not None and not self._server.is_current(self._connection):
             self._give_up()
         if self._connection is None:
-            self._connection = self._server.open(self._timeout_s)
+            with storing():
+                self._connection = self._server.open(self._timeout_s)
         return self._connection
 
     def _give_up(self) -> None:

@@ -156,7 +156,7 @@ class Peek:
 
     def _explained(self, error: BaseException) -> BaseException:
         address = "an unknown address" if self._server is None else self._server.address
-        explained = explain(error, address, was_sent=False)
+        explained = explain(error, address, was_sent=False, stores=False)
         if explained is None:
             return error
         if isinstance(error, REPLIES):

@@ -21,7 +21,7 @@ from typing import Any
 import redis
 import redis.exceptions
 
-from ...errors import ConnectionError, ConnectionFailed
+from ...errors import BrokerUnusable, ConnectionError, ConnectionFailed
 from .connection import OneServer, ask, explicit, where, within
 
 #: Seconds after which a sentinel that does not answer is passed over, unless its client says otherwise.
@@ -71,11 +71,14 @@ class SentinelMaster:
 
     def _find(self) -> tuple[str, int]:
         answers = []
+        lasting = 0
         for sentinel in list(self._sentinels):
             try:
                 state = _pairs(ask(sentinel, "SENTINEL", "MASTER", self._name))
             except (ConnectionError, redis.exceptions.ResponseError) as error:
-                answers.append(f"{sentinel.address} says: {error.__cause__ or error}")
+                is_lasting = isinstance(error, BrokerUnusable)
+                lasting += is_lasting
+                answers.append(f"{sentinel.address} says: {error if is_lasting else error.__cause__ or error}")
                 continue
             why_not = self._why_not(state)
             if why_not is None:
@@ -83,8 +86,10 @@ class SentinelMaster:
                 self._sentinels = [sentinel, *(each for each in self._sentinels if each is not sentinel)]
                 return self._host_instead or state["ip"], int(state["port"])
             answers.append(f"{sentinel.address} says: {why_not}")
+        if lasting == len(answers):
+            raise BrokerUnusable(f"No sentinel of {self._name!r} can be used. {'; '.join(answers)}")
         raise ConnectionFailed(
-            f"No sentinel knows a living master {self._name!r}, so nothing was stored. Either a failover is under way, "
+            f"No sentinel knows a living master {self._name!r}. Either a failover is under way, "
             f"or the name is not the one in sentinel.conf. {'; '.join(answers)}"
         )
 
