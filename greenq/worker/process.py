@@ -40,8 +40,12 @@ _LOOK_EVERY_S = 1.0
 #: one, must not count towards giving up.
 _LOOK_FOR_FIRST_JOB_EVERY_S = 0.05
 
-#: Seconds that closing the broker may take after the time that jobs have at a stop.
+#: Seconds after the time that jobs have at a stop in which the process ends, whatever happens.
 _CLOSE_S = 2.0
+
+#: Seconds that closing the broker may take even if that time is over. With what the worker's own
+#: last write may take they are less than the above.
+_LEAST_CLOSE_S = 1.0
 
 #: Seconds in which a second TERM is taken for the first: timeout(1) sends it to its child
 #: and to the whole group.
@@ -342,10 +346,11 @@ class WorkerProcess:
         timeout_ms = self.options["worker_shutdown_timeout"]
         deadline_s = timeout_ms / 1000 + _CLOSE_S
         self._runtime.start_native_thread(lambda: self._exit_after(deadline_s), name="last resort")
+        ends_at = time.monotonic() + timeout_ms / 1000
         try:
             self.worker.stop(timeout=timeout_ms)
             self._report_news()
-            self.broker.close()
+            self._close_broker(max(ends_at - time.monotonic(), _LEAST_CLOSE_S))
         except Exception:
             self.logger.exception("Stopping failed; what was held is returned when the lease runs out.")
             return ExitCode.KILLED
@@ -356,6 +361,23 @@ class WorkerProcess:
             return ExitCode.GIVEN_BACK
         self.logger.info("Stopped.")
         return ExitCode.DONE
+
+    def _close_broker(self, wait_s: float) -> None:
+        # In a task, which a broker that does not answer holds up for as long as its client waits.
+        failures: list[Exception] = []
+
+        def close() -> None:
+            try:
+                self.broker.close()
+            except Exception as error:
+                failures.append(error)
+
+        if not self._runtime.spawn(close, name="close the broker").join(wait_s):
+            self.logger.warning(
+                "The broker did not answer in time: what it still has of this worker is returned when the lease ends."
+            )
+        if failures:
+            raise failures[0]
 
     def _exit_after(self, seconds: float) -> None:
         # A native thread, for a hub that a job keeps busy; without logging, whose locks

@@ -208,6 +208,20 @@ def test_a_reload_while_the_broker_is_away_is_given_up_and_ends_nothing(run, ser
     assert len(command.matches("could not start")) == 1
 
 
+def test_a_stop_beside_a_broker_that_stands_still_ends_in_its_time(run, server):
+    command = run("app", "-p", "1", "--worker-shutdown-timeout", "1s")
+    enqueue(server, "say", "hello")
+    command.wait_for("said hello")
+    server.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 0
+    assert time.monotonic() - began < 4  # of 10 s: two answers are waited for, 5 s each
+    assert len(command.matches(r"WARNING\] The broker did not answer in time.* when the lease ends")) == 1
+
+
 #: A worker that becomes ready once and dies; those after it find no broker.
 UNLUCKY = """
 import os, pathlib, sys
