@@ -12,6 +12,7 @@ import pytest
 
 import greenq
 from greenq.brokers.redis import RedisBroker, cluster
+from greenq.brokers.redis.failures import REDIRECTIONS
 from greenq.errors import ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take
@@ -209,6 +210,29 @@ def test_a_consumer_begins_to_wait_while_its_queue_is_moved(servers, broker, con
 
 def is_waited_on(node):
     return any(each["cmd"] == "blmove" for each in node.admin.client_list())
+
+
+def test_a_renewal_while_a_slot_is_moved_ends_no_wait(no_patience, servers, broker, consumer):
+    membership = broker._attachment.membership
+    membership._keeper.stop()
+    membership._own = broker._attachment.links  # not the keeper's, whose thread may still be at it
+    interrupted = []
+    (wait,) = membership.lease("default").waits
+    wait.interrupt = lambda: interrupted.append(1)
+    move = SlotMove(servers, QUEUE)
+    move.begin()
+    move.move_keys(f"{QUEUE}~workers")  # so that the keys that are renewed are on two nodes
+
+    with pytest.raises(ConnectionError) as raised:
+        membership._renew()
+
+    del wait.interrupt
+    move.move_keys()
+    move.end()
+    assert isinstance(raised.value.__cause__, REDIRECTIONS)
+    assert interrupted == []
+    send(broker, 1)
+    assert names(take(consumer)) == [1]
 
 
 def test_a_load_loses_nothing_while_its_slot_moves_to_and_fro(servers, open_broker, caplog):

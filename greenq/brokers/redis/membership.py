@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ...errors import ConnectionError
 from ...lease import LeaseKeeper
 from ...runtime import current
+from .failures import REDIRECTIONS
 from .keys import Layout
 from .links import Caller
 from .peek import Peek
@@ -260,8 +261,10 @@ class Membership:
             for queue_name in names:
                 self._kept_since.pop(queue_name, None)
             # A wait on a connection that has gone silent would notice after half a minute, and
-            # what arrives on the server meanwhile would stay there.
-            self._end_waits(names)
+            # what arrives on the server meanwhile would stay there. A node that says that the slot
+            # is elsewhere is not silent: it tells whoever waits as well.
+            if not isinstance(error.__cause__, REDIRECTIONS):
+                self._end_waits(names)
             return
         now = time.monotonic()
         for queue_name, answer in zip(names, answers, strict=True):
