@@ -6,6 +6,7 @@ than several time-outs without lasting a minute.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -13,12 +14,14 @@ import threading
 import time
 
 import pytest
+import redis
 
 import greenq
 from greenq.brokers.redis import RedisBroker, links
 from tests.support.ports import free_port
+from tests.support.processes import running
 from tests.support.redis_server import redis_server
-from tests.support.waiting import PATIENCE_S, happens, until
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 LEASE_MS, TIMEOUT_S = 1500, 0.5
 AWAY_S = 2 * LEASE_MS / 1000
@@ -234,6 +237,129 @@ def test_nothing_that_was_confirmed_is_lost_when_redis_is_killed_under_load(serv
     jobs.wait_until_settled()
     assert set(confirmed) <= set(jobs.ran)
     assert len(confirmed) > 100
+
+
+# -- a server that is busy, or stands still
+
+
+@contextlib.contextmanager
+def endless_script(server):
+    """Another client's script that never ends, until it is killed."""
+    client, killer = server.client(socket_timeout=None), server.client()
+
+    def run():
+        with pytest.raises(redis.exceptions.ResponseError, match="killed"):
+            client.eval("while true do end", 0)
+
+    with beside(run):
+        try:
+            until(lambda: is_busy(killer))
+            yield
+        finally:
+            killer.script_kill()
+
+
+def is_busy(client):
+    try:
+        client.ping()
+    except redis.exceptions.ResponseError as error:
+        return str(error).startswith("BUSY") or "busy running a script" in str(error)
+    return False
+
+
+def test_a_script_that_never_ends_is_an_outage_until_it_is_killed(open_broker, start, outage_lines):
+    with redis_server(busy_reply_threshold="100") as server:
+        jobs, producer = Jobs(open_broker(port=server.port)), Jobs(open_broker(port=server.port))
+        worker = start(jobs.broker)
+        count = worker.concurrency
+        jobs.send(range(2 * count))
+        jobs.wait_for(count)
+
+        with endless_script(server):
+            jobs.release.set()
+            for number in range(3):
+                began = time.monotonic()
+                with pytest.raises(greenq.ConnectionFailed, match=r"refused, so nothing was stored: .*busy"):
+                    producer.send([1000 + number])
+                assert time.monotonic() - began < TIMEOUT_S
+            time.sleep(AWAY_S)  # this is what is tested: longer than a lease
+        producer.send([2000])
+
+        jobs.wait_for(count + 1)
+        jobs.wait_until_settled()
+        assert sorted(jobs.ran) == [*range(2 * count), 2000]
+        assert outage_lines() == ["CRITICAL", "INFO"]
+        worker.stop(5000)
+
+
+def test_a_server_that_stands_still_for_longer_than_the_default_time_out_costs_nothing(server, start, outage_lines):
+    stands_still_s, at_once_s = 12, 3  # of a time-out of 5 s, and a lease of 15 s
+    broker = RedisBroker(url=server.url)
+    jobs = Jobs(broker)
+    worker = start(broker)
+    count = worker.concurrency
+    jobs.send(range(2 * count))
+    jobs.wait_for(count)
+
+    end = stop(server)
+    jobs.release.set()
+    time.sleep(stands_still_s)
+    end()
+    began = time.monotonic()
+    jobs.send([2 * count])
+
+    jobs.wait_for(count + 1)
+    jobs.wait_until_settled()
+    assert time.monotonic() - began < at_once_s
+    assert sorted(jobs.ran) == list(range(2 * count + 1))
+    assert outage_lines() == ["CRITICAL", "INFO"]
+    worker.stop(5000)
+    broker.close()
+
+
+BUSY_SLOTS = """
+    import select, sys
+    import gevent.event
+    import greenq
+    from greenq.brokers.redis import RedisBroker
+    broker, release, ran = RedisBroker(url=sys.argv[1]), gevent.event.Event(), []
+
+    @greenq.actor(broker=broker)
+    def work(number):
+        ran.append(number)
+        if len(ran) == 1000:
+            print("busy")
+        release.wait()
+
+    work.send_many([(number,) for number in range(1000)])
+    worker = greenq.Worker(broker, concurrency=1000)
+    worker.start()
+    select.select([sys.stdin], [], [])
+    sys.stdin.readline()
+    release.set()
+    select.select([sys.stdin], [], [])
+    print(sorted(ran) == list(range(1000)))
+    worker.stop()
+    broker.close()
+"""
+
+
+def test_a_thousand_busy_slots_are_settled_within_seconds_of_the_servers_return(server, open_broker):
+    settled_within_s = 3
+    observer = open_broker()
+    with running(BUSY_SLOTS, server.url, patched=True) as script:
+        assert script.line() == "busy"
+        end = kill(server)
+        script.say("end the jobs")
+        time.sleep(AWAY_S)
+
+        end()
+        observer.join("default", interval=20, timeout=settled_within_s * 1000)
+
+        script.say("stop")
+        assert script.line() == "True"
+        assert script.rest() == []
+    assert observer.get_queue_message_counts("default") == (0, 0, 0)
 
 
 # -- a network that goes silent
