@@ -96,6 +96,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
         self._told_waiting = False
+        self._told_remarks: set[str] = set()
         self._reloading = False
         self._exit_code: ExitCode | None = None
         self._give_up_at: float | None = None
@@ -211,6 +212,8 @@ class Supervisor:
             child.errands.discard(report.get("worker_id", ""))
         elif event == "waiting":
             self._tell_waiting(child, report)
+        elif event == "remark":
+            self._tell_remark(int(report["level"]), str(report["text"]))
         elif event == "failed":
             child.failure = str(report.get("reason"))
 
@@ -219,6 +222,12 @@ class Supervisor:
         if not self._told_waiting and self._exit_code is None:
             self._told_waiting = True
             self.logger.warning("%s waits: %s", child, report.get("reason"))
+
+    def _tell_remark(self, level: int, text: str) -> None:
+        # Every worker that starts finds the same: one line for all, and for those that replace them.
+        if text not in self._told_remarks:
+            self._told_remarks.add(text)
+            self.logger.log(level, "%s", text)
 
     def _welcome(self, child: Child, facts: Mapping[str, Any]) -> None:
         if not self._was_ready:

@@ -1,8 +1,8 @@
 """What runs inside a worker process of `greenq-worker`: one Worker, from start to exit.
 
     control pipe   the supervisor's commands; its end means that the supervisor died
-    report pipe    what the supervisor is told: waiting, ready, worker_id, job_done, taken_back,
-                   failed
+    report pipe    what the supervisor is told: remark, waiting, ready, worker_id, job_done,
+                   taken_back, failed
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
@@ -242,6 +242,7 @@ class WorkerProcess:
         # and wrong for a mistaken address. It also gives this process its worker id, which
         # the supervisor should know before anything is fetched.
         wait_ms = None if self._is_patient else self.options["wait_for_broker"]
+        self.broker.logger.addFilter(self._pass_on)
         try:
             arrival.connect(self.broker, wait_ms=wait_ms, runtime=self._runtime, tell_waiting=self._tell_waiting)
         except errors.BrokerUnusable as error:
@@ -254,6 +255,13 @@ class WorkerProcess:
                 f"the broker is away. {sentence(error)} It was tried {tried}: start it, or correct its address. "
                 "--wait-for-broker says how long to wait.",
             ) from error
+        finally:
+            self.broker.logger.removeFilter(self._pass_on)
+
+    def _pass_on(self, record: logging.LogRecord) -> bool:
+        """Have the supervisor log what the broker says of its server: once for all workers."""
+        text = without_password(record.getMessage())
+        return not self._report(event="remark", level=record.levelno, text=text[:_LONGEST_REASON])
 
     def _tell_waiting(self, error: errors.ConnectionError) -> None:
         """Have the supervisor log that the broker is waited for: once for all workers."""

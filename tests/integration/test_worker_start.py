@@ -137,6 +137,17 @@ def test_a_module_that_needs_the_broker_to_be_imported_is_told_with_one_line(run
     assert "Traceback" not in command.log
 
 
+def test_what_is_unfit_about_a_server_is_told_once_for_all_workers_and_their_replacements(run, server):
+    command = run("app", "-p", "3")
+    victim = command.wait_until_ready(3)[0]
+
+    os.kill(victim, signal.SIGKILL)
+    command.wait_until_ready(4)
+
+    remark = rf"WARNING\] Redis at 127\.0\.0\.1:{server.port} writes nothing to disk"
+    assert len(command.matches(remark)) == 1
+
+
 # -- a broker that refuses
 
 
