@@ -27,7 +27,7 @@ ROOMS = {
     },
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
-    "words": {"runtime", "greenlets", "threads", "lease"},
+    "words": {"runtime", "greenlets", "threads", "lease", "per_process"},
     # How one talks to a server or a file, for all plug-ins that keep something there.
     "stores": {"stores"},
     "domain": {

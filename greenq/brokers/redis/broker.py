@@ -7,8 +7,6 @@ attachment.py puts them together.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +14,7 @@ from ...broker import Broker, checked_lease
 from ...errors import QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
-from ...runtime import current
+from ...per_process import PerProcess
 from ...verdict import Envelope
 from .attachment import Attachment
 from .connection import check_client, database_of, is_cluster, make_client, where
@@ -98,9 +96,7 @@ class RedisBroker(Broker):
         self.requeue_deadline = requeue_deadline
         self.requeue_interval = requeue_interval
         self.layout = Layout(namespace, is_cluster=is_cluster(self.client))
-        self._guard = current().native_lock()
-        self._attachment: Attachment | None = None
-        _brokers.add(self)
+        self._own = PerProcess(self._make_attachment)
 
     def __str__(self) -> str:
         database = database_of(self.client)
@@ -202,8 +198,7 @@ class RedisBroker(Broker):
         A second time it does nothing. Consumers made before raise ConnectionClosed from now
         on; a broker that is used again connects again. The client is left as it is. May switch.
         """
-        with self._guard:
-            attachment, self._attachment = self._attachment, None
+        attachment = self._own.take()
         if attachment is not None:
             attachment.close()
 
@@ -232,32 +227,11 @@ class RedisBroker(Broker):
     # -- the server
 
     def _attach(self) -> Attachment:
-        attachment = self._attachment
-        if attachment is None:
-            with self._guard:
-                attachment = self._attachment
-                if attachment is None:
-                    attachment = Attachment(self.client, self.layout, self.heartbeat_timeout, self.dead_message_ttl)
-                    self._attachment = attachment
-        return attachment
+        return self._own.get()
 
-    def _forget(self) -> None:
-        # In a child, whose parent may have held the old lock at the fork.
-        attachment = self._attachment
-        self._guard = current().native_lock()
-        self._attachment = None
-        if attachment is not None:
-            _left_to_the_parent.append(attachment)
+    @property
+    def _attachment(self) -> Attachment | None:
+        return self._own.made
 
-
-# A child never talks over its parent's connections.
-_brokers: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
-_left_to_the_parent: list[Attachment] = []
-
-
-def _forget_in_child() -> None:
-    for broker in list(_brokers):
-        broker._forget()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
+    def _make_attachment(self) -> Attachment:
+        return Attachment(self.client, self.layout, self.heartbeat_timeout, self.dead_message_ttl)

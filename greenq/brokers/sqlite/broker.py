@@ -7,7 +7,6 @@ in operations.py, worker ids and their leases in membership.py; attachment.py pu
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +14,7 @@ from ...broker import Broker, checked_lease
 from ...errors import QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
-from ...runtime import current
+from ...per_process import PerProcess
 from ...verdict import Envelope
 from .attachment import Attachment
 from .consumer import SqliteConsumer
@@ -64,9 +63,7 @@ class SqliteBroker(Broker):
         self.lease_ms: int = checked_lease("heartbeat_timeout", heartbeat_timeout)
         self._synchronous = synchronous
         self.dead_message_ttl = dead_message_ttl_ms(dead_message_ttl)
-        self._guard = current().native_lock()
-        self._attachment: Attachment | None = None
-        _brokers.add(self)
+        self._own = PerProcess(self._make_attachment, let_go=Attachment.forget)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
@@ -145,8 +142,7 @@ class SqliteBroker(Broker):
         A second time it does nothing. Consumers made before raise ConnectionClosed from now
         on; a broker that is used again opens the file again. May switch.
         """
-        with self._guard:
-            attachment, self._attachment = self._attachment, None
+        attachment = self._own.take()
         if attachment is not None:
             attachment.close()
 
@@ -169,33 +165,11 @@ class SqliteBroker(Broker):
     # -- the file
 
     def _attach(self) -> Attachment:
-        attachment = self._attachment
-        if attachment is None:
-            with self._guard:
-                attachment = self._attachment
-                if attachment is None:
-                    attachment = Attachment(self.path, self._synchronous, self.lease_ms, self.dead_message_ttl)
-                    self._attachment = attachment
-        return attachment
+        return self._own.get()
 
-    def _forget(self) -> None:
-        # In a child, whose parent may have held the old lock at the fork.
-        attachment = self._attachment
-        self._guard = current().native_lock()
-        self._attachment = None
-        if attachment is not None:
-            _left_to_the_parent.append(attachment)
-            attachment.forget()
+    @property
+    def _attachment(self) -> Attachment | None:
+        return self._own.made
 
-
-# A child never uses its parent's connection, nor closes it: SQLite would drop or break locks.
-_brokers: weakref.WeakSet[SqliteBroker] = weakref.WeakSet()
-_left_to_the_parent: list[Attachment] = []
-
-
-def _forget_in_child() -> None:
-    for broker in list(_brokers):
-        broker._forget()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
+    def _make_attachment(self) -> Attachment:
+        return Attachment(self.path, self._synchronous, self.lease_ms, self.dead_message_ttl)
