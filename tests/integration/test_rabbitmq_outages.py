@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -314,6 +315,49 @@ def test_jobs_that_were_running_when_the_connection_was_lost_run_once(vhost, bro
 def has_them_again(broker):
     queue = broker.channel.queue_declare("default", passive=True).method
     return (queue.consumer_count, queue.message_count) == (1, 0)
+
+
+# -- acks that were on their way when the connection was lost
+
+
+def lose(connection):
+    """Cut the connection at the socket. In the loop, or where it cannot run meanwhile."""
+    connection._transport._sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("when", ["before it was noticed", "while it was noticed"])
+def test_what_was_settled_when_the_connection_was_lost_is_not_run_again(broker, when):
+    broker.enqueue(message("settled"))
+    first = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    held = take(first)
+    subscription, lost = first._subscription, threading.Event()
+    first._subscription.add_waker(lost)
+
+    def settle():
+        first.complete(acks(held))
+
+    def settle_and_lose(error, lose_really=subscription._lose):
+        settle()
+        lose_really(error)
+
+    def cut():
+        lose(subscription._channel.connection)
+        if when == "before it was noticed":
+            settle()
+
+    if when == "while it was noticed":
+        subscription._lose = settle_and_lose
+    broker._attach().loop.soon(cut)
+    happens(lost)
+
+    broker.enqueue(message("next"))
+    second = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    assert names(take(second)) == ["next"]
+    second.rest()
+    second.close()
+    first.close()
+    broker.close()  # what is in hand goes back
+    assert broker.get_queue_message_counts("default") == (1, 0, 0)
 
 
 @both_worlds

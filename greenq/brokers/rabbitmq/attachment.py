@@ -126,7 +126,7 @@ class Attachment:
             if inbox is not None and inbox.subscription.lost is None:
                 # Asked once more, so that what the server sent before has come by now.
                 left = inbox.subscription.take_all()
-                inbox.subscription.acknowledge([delivery.tag for delivery in left])
+                inbox.subscription.acknowledge(left)
 
     def in_hand(self, queue_name: str) -> int:
         """How many messages of a queue this process has."""

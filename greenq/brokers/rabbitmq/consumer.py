@@ -224,11 +224,9 @@ class RabbitmqConsumer(BatchConsumer):
             verdicts = [verdict for verdict in verdicts if verdict.message.has_followed or not _follows(verdict)]
         done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
         back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
-        if done:
-            subscription.acknowledge([message.delivery.tag for message in done])
-            for message in done:
-                message.is_written = True
         inbox = self._inbox
+        if done:
+            inbox.acknowledge(done)
         if back:
             # Those that are still taken here, go to their places here.
             if not subscription.put_back([message.delivery for message in back]):
@@ -311,27 +309,56 @@ class Inbox:
         self._adopting_until = time.monotonic() + _ADOPTION_S
         subscription.on_delayed(self._on_delayed)
         if before is not None:
+            # One for all that follow each other: an ack may find out late that it was not sent.
+            subscription.never_acknowledged = before.subscription.never_acknowledged
             self._orphans = before.in_hand()
-            if self._orphans:
-                subscription.adopt(self._adopt)
+            subscription.adopt(self._adopt)
 
     # -- messages whose connection was lost
 
     def in_hand(self) -> dict[bytes, Any]:
         """Messages that this process has in hand, by their bytes."""
-        messages = [*self._orphans.values(), *list(self._in_hand.values())]
-        return {message.delivery.body: message for message in messages if not message.is_written}
+        with self._lock:
+            messages = [*self._orphans.values(), *list(self._in_hand.values())]
+            return {message.delivery.body: message for message in messages if not message.is_written}
+
+    def acknowledge(self, messages: list[Any]) -> None:
+        """Remove these messages from the queue. Does not wait.
+
+        Raises:
+          ConnectionClosed: The connection is lost, and they are still in hand.
+        """
+        # Nobody must see one that is acknowledged and not written: it would be adopted by its next
+        # delivery, which nobody would settle then.
+        with self._lock:
+            self.subscription.acknowledge([message.delivery for message in messages])
+            for message in messages:
+                message.is_written = True
 
     def _adopt(self, delivery: Delivery) -> bool:
         # In the loop. Whoever brings the verdict looks at the subscription first.
         with self._lock:
             message = self._orphans.pop(delivery.body, None)
             if message is None:
-                return False
+                if not self._orphans and time.monotonic() > self._adopting_until:
+                    self.subscription.adopt(None)
+                    self.subscription.never_acknowledged.clear()
+                return self._was_settled(delivery)
             self._in_hand[delivery.tag] = message
             message.delivery = delivery
             message.subscription = self.subscription
             return True
+
+    def _was_settled(self, delivery: Delivery) -> bool:
+        """Whether this was settled already, by an ack that was never sent: it is sent now."""
+        subscription = self.subscription
+        # Without the flag it may be a copy, with a count, of what comes yet.
+        if not delivery.is_redelivered or not subscription.never_acknowledged[delivery.body]:
+            return False
+        if subscription.lost is None:  # else it comes once more
+            subscription.never_acknowledged[delivery.body] -= 1
+            subscription.acknowledge([delivery])
+        return True
 
     def fate_of(self, message: Any) -> Fate:
         """What became of a message of a connection that was lost."""
@@ -399,7 +426,7 @@ class Inbox:
             again.append(delivery)
         errors = self._attachment.store(groups)
         stored = [delivery for delivery, error in zip(again, errors, strict=True) if error is None]
-        self.subscription.acknowledge([delivery.tag for delivery in stored])
+        self.subscription.acknowledge(stored)
         lost = [delivery for delivery, error in zip(again, errors, strict=True) if error is not None]
         if lost:
             self.subscription.put_back(lost)
@@ -456,9 +483,10 @@ class Inbox:
             errors = self._attachment.store(
                 [[copy(delivery, self.queue_name, losses(delivery) - 1)] for delivery in counted]
             )
-            stored = {delivery.tag for delivery, error in zip(counted, errors, strict=True) if error is None}
-            self.subscription.acknowledge(sorted(stored))
-            deliveries = [delivery for delivery in deliveries if delivery.tag not in stored]
+            stored = [delivery for delivery, error in zip(counted, errors, strict=True) if error is None]
+            self.subscription.acknowledge(stored)
+            tags = {delivery.tag for delivery in stored}
+            deliveries = [delivery for delivery in deliveries if delivery.tag not in tags]
         self.subscription.give_back([delivery.tag for delivery in deliveries])
 
     # -- messages that may have to wait
@@ -509,7 +537,7 @@ class Inbox:
     def _pass_on(self, early: list[tuple[Delivery, Outgoing]]) -> None:
         self._attachment.ensure_ladder(self.queue_name)
         errors = self._attachment.store([[outgoing] for _, outgoing in early])
-        stored = [delivery.tag for (delivery, _), error in zip(early, errors, strict=True) if error is None]
+        stored = [delivery for (delivery, _), error in zip(early, errors, strict=True) if error is None]
         self.subscription.acknowledge(stored)
         early[:] = [pair for pair, error in zip(early, errors, strict=True) if error is not None]
         if early:

@@ -51,9 +51,10 @@ class Pulsing:
 
         return locked
 
-    def write_frames(self, data: bytes) -> None:
+    def write_frames(self, data: bytes) -> bool:
         with self.wire_lock:
-            super().write_frames(data)  # type: ignore[misc]
+            is_sent: bool = super().write_frames(data)  # type: ignore[misc]
+            return is_sent
 
     def _create_heartbeat_checker(self) -> Any:
         heartbeat = self.params.heartbeat  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ nothing, and the server gives the messages to somebody again.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -53,6 +53,9 @@ class Subscription:
         #: until all before them are settled, too.
         self._tags: deque[int] = deque()
         self._settled: set[int] = set()
+        #: Bytes of messages that were settled, and whose ack was never sent because the connection
+        #: was lost before: the server is sure to deliver them again.
+        self.never_acknowledged: Counter[bytes] = Counter()
         self._consumer_tags: list[str] = []
         self._wakers: set[Any] = set()
         self._channel: Any = None
@@ -256,11 +259,11 @@ class Subscription:
 
     # -- settling
 
-    def acknowledge(self, tags: Sequence[int]) -> None:
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Remove these messages from the queue. Does not wait: AMQP answers no acks."""
         self._check()
-        if tags:
-            self._loop.soon(lambda: self._acknowledge(tags))
+        if deliveries:
+            self._loop.soon(lambda: self._acknowledge(deliveries))
 
     def give_back(self, tags: Sequence[int]) -> None:
         """Return these messages to their places in the queue. Does not wait."""
@@ -272,16 +275,19 @@ class Subscription:
         if self.lost is not None:
             raise self.lost
 
-    def _acknowledge(self, tags: Sequence[int]) -> None:
+    def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         if self.lost is not None:
+            self.never_acknowledged.update(delivery.body for delivery in deliveries)
             return
+        tags = [delivery.tag for delivery in deliveries]
         number = self._channel.channel_number
         upto = self._settle(tags)
         frames = []
         if upto:
             frames.append(ack(number, upto, multiple=True))
         frames += [ack(number, tag) for tag in tags if tag > upto]
-        write(self._channel.connection, b"".join(frames))
+        if not write(self._channel.connection, b"".join(frames)):
+            self.never_acknowledged.update(delivery.body for delivery in deliveries)
 
     def _return(self, tags: Sequence[int]) -> None:
         if self.lost is not None or not tags:

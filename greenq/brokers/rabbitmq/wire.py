@@ -12,6 +12,7 @@ heartbeats, sockets and TLS.
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +38,9 @@ _PUBLISH = _BASIC << 16 | 40
 _DELIVER = _BASIC << 16 | 60
 _ACK_METHOD = _BASIC << 16 | 80
 _NACK_METHOD = _BASIC << 16 | 120
+
+#: What a socket says whose buffer takes nothing for now.
+_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 #: How much is read at once. pika reads 4 KiB, which is ten messages.
 _READ_BYTES = 256 * 1024
@@ -101,35 +105,36 @@ class BulkReading:
         for each in touched:
             each.end_of_read()
 
-    def write_frames(self, data: bytes) -> None:
-        """Send these frames, at once if nothing is in front of them.
+    def write_frames(self, data: bytes) -> bool:
+        """Send these frames, at once if nothing is in front of them; False if the socket is broken.
 
-        pika would wait for the socket to be writable, which it nearly always is, with a watcher
-        made for that.
+        Then nothing of them was sent, nor will be, and pika finds out next. pika would wait for the
+        socket to be writable, which it nearly always is, with a watcher made for that.
         """
         transport: Any = self._transport  # type: ignore[attr-defined]
+        if transport is None or transport._state != transport._STATE_ACTIVE:
+            return False
         sent = 0
-        if (
-            type(transport) is _AsyncPlaintextTransport
-            and transport._state == transport._STATE_ACTIVE
-            and not transport._tx_buffers
-        ):
+        is_broken = False
+        if type(transport) is _AsyncPlaintextTransport and not transport._tx_buffers:
             try:
                 sent = transport._sock.send(data)
-            except OSError:
-                sent = 0  # full, or broken, which pika finds out
+            except OSError as error:
+                is_broken = error.errno not in _FULL
             self.bytes_sent += sent  # type: ignore[attr-defined]
         if sent < len(data):
             self._output_marshaled_frames([data[sent:]])  # type: ignore[attr-defined]
+        return not is_broken
 
 
 class ThreadConnection(BulkReading, SelectConnection):  # type: ignore[misc] # pika has no types
     """For a native thread with pika's own loop."""
 
 
-def write(connection: Any, data: bytes) -> None:
-    """Send these frames. In the thread of the connection's loop."""
-    connection.write_frames(data)
+def write(connection: Any, data: bytes) -> bool:
+    """Send these frames; False if none was, nor will be. In the thread of the connection's loop."""
+    sent: bool = connection.write_frames(data)
+    return sent
 
 
 # -- properties
