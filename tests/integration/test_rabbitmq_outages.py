@@ -99,6 +99,7 @@ class Lines:
     """What a script prints, as it comes."""
 
     def __init__(self, script):
+        self.script = script
         self.lines = []
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._read, args=(script.process.stdout,), daemon=True)
@@ -113,7 +114,7 @@ class Lines:
     def wait_for(self, wanted, timeout_s=PATIENCE_S):
         with self._news:
             found = self._news.wait_for(lambda: wanted(self.lines), timeout_s)
-        assert found, f"after {timeout_s} s there are {len(self.lines)} lines: {self.lines[-5:]}"
+        assert found, f"after {timeout_s} s: {len(self.lines)} lines, {self.lines[-5:]}; errors: {self.script.errors}"
 
     def rest(self):
         self._thread.join(PATIENCE_S)
@@ -346,6 +347,8 @@ def test_what_was_settled_when_the_connection_was_lost_is_not_run_again(broker, 
             settle()
 
     if when == "while it was noticed":
+        told_of_losses = broker._attach().consuming.on_lost
+        told_of_losses[told_of_losses.index(subscription._lose)] = settle_and_lose
         subscription._lose = settle_and_lose
     broker._attach().loop.soon(cut)
     happens(lost)

@@ -62,7 +62,8 @@ class Script:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors = self.process.stderr.read()
+        for line in self.process.stderr:
+            self.errors += line
 
     def line(self) -> str:
         """The next line it prints; fails if it ends instead."""

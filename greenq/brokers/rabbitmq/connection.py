@@ -72,6 +72,7 @@ class Link:
         self._is_closed = False
         self._closed_callbacks: list[Callable[[], None]] = []
         self._address = where_all(endpoints)
+        loop.on_failure.append(self._give_up)
 
     @property
     def address(self) -> str:
@@ -98,37 +99,48 @@ class Link:
             self._opening = None
             kind = BrokerUnusable if is_refused else ConnectionFailed
             text = "RabbitMQ refuses: " if is_refused else "RabbitMQ cannot be reached: "
-            waiting, self._waiting = self._waiting, []
-            for _, on_failed in waiting:
-                on_failed(kind(text + "; ".join(errors)))
+            self._fail_waiting(kind(text + "; ".join(errors)))
             return
         endpoint = self._endpoints[number]
 
-        def failed(_connection: Any, error: BaseException) -> None:
+        def failed(connection: Any, error: BaseException) -> None:
+            if connection is not self._opening:
+                return  # given up
             self._opening = None
             refused = is_refused and _is_refusal(_root(error))
             self._try(number + 1, [*errors, f"{where(endpoint)}: {explain(error)}"], is_refused=refused)
 
         self._opening = self.loop.connect(
             endpoint,
-            on_open_callback=lambda connection: self._on_open(connection, endpoint),
-            on_open_error_callback=failed,
-            on_close_callback=self._on_close,
+            on_open_callback=self.loop.guard(lambda connection: self._on_open(connection, endpoint)),
+            on_open_error_callback=self.loop.guard(failed),
+            on_close_callback=self.loop.guard(self._on_close),
         )
 
+    def _fail_waiting(self, error: ConnectionError) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _, on_failed in waiting:
+            self.loop.guard(on_failed)(error)
+
     def _on_open(self, connection: Any, endpoint: pika.ConnectionParameters) -> None:
-        self._opening = None
-        if self._is_closed:
+        if self._is_closed or connection is not self._opening:
             connection.close()
             return
+        self._opening = None
         self.connection = connection
         self._address = where(endpoint)
         self.blocked_by = None
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         waiting, self._waiting = self._waiting, []
-        for on_open, _ in waiting:
-            on_open(connection)
+        for on_open, on_failed in waiting:
+            try:
+                on_open(connection)
+            except Exception as error:
+                self.loop.fail(error)
+                self.loop.guard(on_failed)(
+                    ConnectionFailed(f"The connection to RabbitMQ at {where(endpoint)} could not be used: {error!r}")
+                )
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked_by = frame.method.reason or "an alarm"
@@ -136,19 +148,33 @@ class Link:
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked_by = None
         for each in self.on_unblocked:
-            each()
+            self.loop.guard(each)()
 
     def _on_close(self, connection: Any, error: BaseException) -> None:
         if connection is self.connection:
-            self.connection = None
-            self.blocked_by = None
-            lost = ConnectionClosed(f"The connection to RabbitMQ at {self._address} is lost: {explain(error)}")
-            self._address = where_all(self._endpoints)
-            for each in list(self.on_lost):
-                each(lost)
+            self._lose(ConnectionClosed(f"The connection to RabbitMQ at {self._address} is lost: {explain(error)}"))
         callbacks, self._closed_callbacks = self._closed_callbacks, []
         for callback in callbacks:
             callback()
+
+    def _lose(self, error: ConnectionError) -> None:
+        self.connection = None
+        self.blocked_by = None
+        self._address = where_all(self._endpoints)
+        for each in list(self.on_lost):
+            self.loop.guard(each)(error)
+
+    def _give_up(self, error: ConnectionError) -> None:
+        """Let go of the connection, in whatever state it is, and tell all who wait for it."""
+        connection, opening = self.connection, self._opening
+        self._opening = None
+        self._fail_waiting(ConnectionFailed(str(error)))
+        if connection is not None:
+            self._lose(error)
+            if connection._transport is not None:
+                connection._terminate_stream(pika.exceptions.StreamLostError(str(error)))
+        if opening is not None and not opening.is_closed:
+            opening.close()
 
     # -- asking
 
@@ -209,16 +235,38 @@ class Link:
 # -- what errors mean
 
 
-#: AMQP's code for a virtual host that does not exist, or is not for this user. One that is not up
-#: yet has another.
-_NOT_ALLOWED = "530"
+#: AMQP's code for a user or a password that is wrong. RabbitMQ says so to clients that ask for it
+#: (authentication_failure_close), as pika does; it closes without a word to others.
+_ACCESS_REFUSED = 403
+
+#: AMQP's code for a virtual host that does not exist, or is not for this user, and for one that has
+#: enough connections. One that is not up yet has another.
+_NOT_ALLOWED = 530
+_LIMIT = re.compile(r"limit \(\d+\) is reached")
+
+#: pika's errors for a connection that ended before it was open, by how far it had come. What they
+#: guess the reason to be is as good as the word of the server that they contain, if any: one that
+#: is just starting or stopping, and a proxy with nobody behind it, close without one.
+_WHILE_OPENING = (
+    pika.exceptions.IncompatibleProtocolError,
+    pika.exceptions.ProbableAuthenticationError,
+    pika.exceptions.ProbableAccessDeniedError,
+)
+_WORD_OF_THE_SERVER = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (['\"])(.*)\2", re.S)
+
+
+def _word_of(error: BaseException | None) -> tuple[int, str]:
+    """The code and the text with which the server ended a connection while it opened; 0 if it said nothing."""
+    said = _WORD_OF_THE_SERVER.match(str(error))
+    return (int(said[1]), said[3]) if said else (0, "")
 
 
 def _is_refusal(error: BaseException | None) -> bool:
     """Whether the server is there and says no, so that waiting for it would not help."""
-    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
-        return _NOT_ALLOWED in str(error)
-    return isinstance(error, pika.exceptions.ProbableAuthenticationError)
+    if not isinstance(error, _WHILE_OPENING):
+        return False
+    code, text = _word_of(error)
+    return code == _ACCESS_REFUSED or (code == _NOT_ALLOWED and not _LIMIT.search(text))
 
 
 def _root(error: BaseException | None) -> BaseException | None:
@@ -240,9 +288,16 @@ def explain(error: BaseException | None) -> str:
     error = _root(error)
     if isinstance(error, pika.exceptions.ConnectionClosed):
         return f"{error.reply_text} ({error.reply_code})"
-    if isinstance(error, pika.exceptions.ProbableAuthenticationError):
-        return "it does not accept the user or the password"
-    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+    if isinstance(error, _WHILE_OPENING):
+        code, text = _word_of(error)
+        if not code:
+            return (
+                "the connection was closed while it opened, without a word why: the server may be starting or stopping"
+            )
+        if not _is_refusal(error):
+            return f"{text} ({code})"
+        if code == _ACCESS_REFUSED:
+            return "it does not accept the user or the password"
         return "there is no such virtual host, or the user may not use it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -2,13 +2,17 @@
 
 Whatever touches a connection is called there, in order, and never waits; tasks ask for it with
 ``soon`` and wait for an Answer.
+
+An error that is raised there, ours or pika's, must not end the loop, on which everybody waits. It
+is logged, and since nobody knows what was left half done, all connections are given up: whoever
+waits on them is told, and whoever needs one makes it anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +24,12 @@ from ...errors import ConnectionClosed
 from ...runtime import Runtime, current, is_patched
 from .pulse import Pulse, Pulsing
 from .wire import BulkReading, ThreadConnection
+
+#: Seconds between two log lines about errors in a loop; those in between are counted.
+_LOG_EVERY_S = 60.0
+
+#: Seconds for which a native thread's loop stands still after an error of its own.
+_PAUSE_S = 1.0
 
 
 class Answer:
@@ -80,7 +90,12 @@ class Loop:
         self._is_scheduled = False
         self._lock = self.runtime.native_lock()
         self.is_closed = False
-        self._place: _HubPlace | _ThreadPlace = _HubPlace(self.runtime) if is_patched() else _ThreadPlace(self.runtime)
+        #: Called in the loop with an error, after one that nobody expected: connections are no good any more.
+        self.on_failure: list[Callable[[ConnectionClosed], None]] = []
+        self._is_failing = False
+        self._logged_at: float | None = None
+        self._unlogged = 0
+        self._place: _HubPlace | _ThreadPlace = (_HubPlace if is_patched() else _ThreadPlace)(self)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have this called, after all that was asked for before. From any thread."""
@@ -98,18 +113,59 @@ class Loop:
             call = calls.popleft()
             try:
                 call()
-            except Exception:
-                # An error of ours; the loop, and all that others asked for, must go on. In a task
-                # of its own, because a log handler may wait.
-                self.log_failure()
+            except Exception as error:
+                self.fail(error)
 
-    def log_failure(self) -> None:
-        """Log the exception that is being handled, from within the loop."""
-        info = sys.exc_info()
+    def guard(self, call: Callable[..., Any]) -> Callable[..., None]:
+        """The same function for pika to call: what it raises is taken care of."""
+
+        def guarded(*args: Any) -> None:
+            try:
+                call(*args)
+            except Exception as error:
+                self.fail(error)
+
+        return guarded
+
+    def fail(self, error: BaseException) -> None:
+        """Log an error that nobody expected, and give up all connections. In the loop only."""
+        self._log(error)
+        if self._is_failing:
+            return
+        self._is_failing = True
+        lost = ConnectionClosed(
+            f"The connections to RabbitMQ are given up because of an error in greenq, which is in the log: {error!r}"
+        )
+        for each in list(self.on_failure):
+            try:
+                each(lost)
+            except Exception as another:
+                self._log(another)
+        self._is_failing = False
+
+    def _log(self, error: BaseException) -> None:
+        now = time.monotonic()
+        if self._logged_at is not None and now - self._logged_at < _LOG_EVERY_S:
+            self._unlogged += 1
+            return
+        unlogged, self._unlogged, self._logged_at = self._unlogged, 0, now
         from ...logging import get_logger
 
         logger = get_logger(__name__, "Loop")
-        self.runtime.spawn(lambda: logger.critical("A call in the loop failed.", exc_info=info), name="log")
+
+        def log() -> None:
+            logger.critical(
+                "An error in the loop of the RabbitMQ connections, which are opened anew; "
+                "%d more since the last such line.",
+                unlogged,
+                exc_info=error,
+            )
+
+        try:
+            # In a task of its own, because a log handler may wait.
+            self.runtime.spawn(log, name="log")
+        except RuntimeError:  # no more threads can be started
+            log()
 
     def later(self, seconds: float, call: Callable[[], None]) -> Any:
         """Have this called after a time; the answer has ``cancel``. In the loop only."""
@@ -155,10 +211,20 @@ class Loop:
         done.wait()
 
 
+def _guarded(io: Any, guard: Callable[[Callable[..., Any]], Callable[..., None]]) -> Any:
+    """pika's services, with care taken of what is raised by all that they have a loop call."""
+    add, later, set_reader, set_writer = io.add_callback_threadsafe, io.call_later, io.set_reader, io.set_writer
+    io.add_callback_threadsafe = lambda callback: add(guard(callback))
+    io.call_later = lambda delay, callback: later(delay, guard(callback))
+    io.set_reader = lambda fd, on_readable: set_reader(fd, guard(on_readable))
+    io.set_writer = lambda fd, on_writable: set_writer(fd, guard(on_writable))
+    return io
+
+
 class _HubPlace:
     """In gevent's hub, which runs anyway."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, loop: Loop) -> None:
         # Its import brings gevent's hub of this thread along.
         from pika.adapters import gevent_connection as adapter
 
@@ -166,20 +232,27 @@ class _HubPlace:
             pass
 
         self._kind = HubConnection
-        self._runtime = runtime
+        self._fail = loop.fail
+        self._runtime = loop.runtime
         # Replaced as a whole, because a native thread looks at it.
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
         self._loop: Any = adapter._GeventSelectorIOLoop()
         # One for all connections: each holds a pipe that pika never closes.
-        self.io: Any = adapter._GeventSelectorIOServicesAdapter(self._loop)
+        self.io: Any = _guarded(adapter._GeventSelectorIOServicesAdapter(self._loop), loop.guard)
         self._hub_loop = self._loop._hub.loop
 
     def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
-        connection = self._kind(parameters, custom_ioloop=self.io, lock=self._runtime.native_lock(), **callbacks)
+        connection = self._kind(
+            parameters, custom_ioloop=self.io, lock=self._runtime.native_lock(), on_failure=self._fail, **callbacks
+        )
         self._connections = [*(each for each in self._connections if not each.is_closed), connection]
         if self._pulse is None:
-            self._pulse = Pulse(self._runtime, lambda: [each for each in self._connections if each.is_open])
+            self._pulse = Pulse(
+                self._runtime,
+                lambda: [each for each in self._connections if each.is_open],
+                lambda error: self._hub_loop.run_callback_threadsafe(self._fail, error),
+            )
         return connection
 
     def wake(self, call: Callable[[], None]) -> None:
@@ -198,22 +271,29 @@ class _HubPlace:
 class _ThreadPlace:
     """In pika's own loop, on a native thread of its own."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = IOLoop()
-        self.io: Any = SelectorIOServicesAdapter(self._loop)
-        runtime.start_native_thread(self._run, name="greenq-rabbitmq")
+        self.io: Any = _guarded(SelectorIOServicesAdapter(self._loop), loop.guard)
+        self._fail = loop.fail
+        self._is_ended = False
+        loop.runtime.start_native_thread(self._run, name="greenq-rabbitmq")
 
     def _run(self) -> None:
-        try:
-            self._loop.start()
-        finally:
-            self._loop.close()
+        while not self._is_ended:
+            try:
+                self._loop.start()
+            except BaseException as error:
+                # Of pika's loop itself, because all that it calls is guarded. It can start again.
+                self._fail(error)
+                time.sleep(_PAUSE_S)
+        self._loop.close()
 
     def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
-        return ThreadConnection(parameters, custom_ioloop=self.io, **callbacks)
+        return ThreadConnection(parameters, custom_ioloop=self.io, on_failure=self._fail, **callbacks)
 
     def wake(self, call: Callable[[], None]) -> None:
         self._loop.add_callback_threadsafe(call)
 
     def end(self) -> None:
+        self._is_ended = True
         self._loop.stop()

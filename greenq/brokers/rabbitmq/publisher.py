@@ -86,12 +86,14 @@ class Publisher:
         self._first_tag = 1  # of those under way
         self._next_tag = 1
         self._channel: Any = None
-        self._is_opening = False
+        #: The attempt to open a channel that is under way.
+        self._opening: object | None = None
         self._is_pumping = False
         self._is_looking = False
         self._methods: dict[str, bytes] = {}
         link.on_lost.append(self._on_lost)
         link.on_unblocked.append(self._pump)
+        link.loop.on_failure.append(self._give_up)
 
     def submit(self, batches: Sequence[Batch]) -> None:
         """Publish these, soon. From any thread; does not wait."""
@@ -121,7 +123,13 @@ class Publisher:
             return
         frames: list[bytes] = []
         while self._waiting and self._has_room():
-            self._put(self._waiting.popleft(), frames)
+            batch = self._waiting.popleft()
+            try:
+                self._put(batch, frames)
+            except Exception as error:
+                # This one cannot be sent, whatever it is; nothing of it was put, and the others can.
+                batch.error = ConnectionFailed(f"A message cannot be sent: {error!r}")
+                batch.on_done(batch)
         if frames:
             write(self._channel.connection, b"".join(frames))
         if not self._confirms:
@@ -135,13 +143,16 @@ class Publisher:
     def _put(self, batch: Batch, frames: list[bytes]) -> None:
         number, frame_max, methods = self._channel.channel_number, self._frame_max, self._methods
         tag = self._next_tag
+        made: list[bytes] = []
         for message in batch.messages:
             method = methods.get(message.queue)
             if method is None:
                 method = methods[message.queue] = publish_method(number, message.queue)
-            frames.append(method)
+            made.append(method)
             properties = pack_properties(message.priority, message.headers)
-            frames.append(content(number, properties, message.body, frame_max))
+            made.append(content(number, properties, message.body, frame_max))
+        frames += made
+        for _ in batch.messages:
             self._under_way[tag] = batch
             tag += 1
         self._next_tag = tag
@@ -242,19 +253,24 @@ class Publisher:
     # -- the channel
 
     def _open(self) -> None:
-        if self._is_opening:
+        if self._opening is not None:
             return
-        self._is_opening = True
-        self._link.ready(self._on_connection, self._on_no_connection)
+        attempt = self._opening = object()
+        self._link.ready(lambda connection: self._on_connection(connection, attempt), self._on_no_connection)
+
+    def _give_up(self, error: ConnectionError) -> None:
+        """Nobody knows what an unexpected error has left half done."""
+        self._on_lost(error)
+        self._on_no_connection(error)
 
     def _on_no_connection(self, error: ConnectionError) -> None:
-        self._is_opening = False
+        self._opening = None
         # Out of the same deque: a thread in submit may have its hands on it.
         for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
             batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
             batch.on_done(batch)
 
-    def _on_connection(self, connection: Any) -> None:
+    def _on_connection(self, connection: Any, attempt: object) -> None:
         def on_channel(channel: Any) -> None:
             channel.add_on_return_callback(self._on_return)
             if self._confirms:
@@ -264,7 +280,9 @@ class Publisher:
                 on_ready(channel)
 
         def on_ready(channel: Any) -> None:
-            self._is_opening = False
+            if self._opening is not attempt:
+                return
+            self._opening = None
             self._channel = channel
             self._first_tag = self._next_tag = 1
             self._methods = {}
@@ -273,13 +291,14 @@ class Publisher:
 
         def on_close(channel: Any, error: BaseException) -> None:
             connection.takers.pop(channel.channel_number, None)
-            self._is_opening = False
+            if self._opening is attempt:
+                self._opening = None
             if channel is self._channel:
                 self._on_lost(refusal(error, self._link.address))
             if self._waiting:
                 self._pump()
 
-        connection.channel(on_open_callback=on_channel).add_on_close_callback(on_close)
+        connection.channel(on_open_callback=on_channel).add_on_close_callback(self._loop.guard(on_close))
 
     def _on_lost(self, error: ConnectionError) -> None:
         """The channel is gone: nobody knows what became of what was under way."""

@@ -107,10 +107,14 @@ class Pulse:
     Parameters:
       runtime(Runtime): The world.
       connections: Answers the connections that are open.
+      on_failure: Called with an error that nobody expected.
     """
 
-    def __init__(self, runtime: Runtime, connections: Callable[[], list[Any]]) -> None:
+    def __init__(
+        self, runtime: Runtime, connections: Callable[[], list[Any]], on_failure: Callable[[Exception], None]
+    ) -> None:
         self._connections = connections
+        self._on_failure = on_failure
         # Held while it is to go on: releasing it ends a wait at once.
         self._running = runtime.native_lock()
         self._running.acquire()
@@ -124,4 +128,8 @@ class Pulse:
     def _run(self) -> None:
         wait_s = 0.1
         while not self._running.acquire(True, wait_s):
-            wait_s = min((each.pulse() for each in self._connections()), default=1.0)
+            try:
+                wait_s = min((each.pulse() for each in self._connections()), default=1.0)
+            except Exception as error:
+                self._on_failure(error)
+                wait_s = 1.0

@@ -75,6 +75,9 @@ class Subscription:
         )
 
     def _open(self, connection: Any, answer: Answer) -> None:
+        # The channel's own news come first; but they may fail on the way.
+        self._link.on_lost.append(self._lose)
+
         def on_channel(channel: Any) -> None:
             self._channel = channel
             connection.takers[channel.channel_number] = DeliveryTaker(self._on_deliveries)
@@ -86,7 +89,7 @@ class Subscription:
             answer.fail(refusal(error, self._link.address))
             self._lose(refusal(error, self._link.address))
 
-        connection.channel(on_open_callback=on_channel).add_on_close_callback(on_close)
+        connection.channel(on_open_callback=on_channel).add_on_close_callback(self._loop.guard(on_close))
 
     def _on_cancelled(self) -> None:
         # The queue was deleted, or its node went away.
@@ -101,6 +104,7 @@ class Subscription:
                 self._buffer.clear()
                 self._delayed.clear()
             self._wake()
+            self._link.on_lost.remove(self._lose)
 
     def consume(self, prefetch: int) -> None:
         """Have the server send messages, if it does not yet. Switches."""

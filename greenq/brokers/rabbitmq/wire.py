@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import pika
+import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.frame import decode_frame
@@ -39,6 +41,13 @@ _DELIVER = _BASIC << 16 | 60
 _ACK_METHOD = _BASIC << 16 | 80
 _NACK_METHOD = _BASIC << 16 | 120
 
+#: Raised for what the other side sent.
+_NOT_AMQP = (
+    pika.exceptions.ProtocolSyntaxError,
+    pika.exceptions.InvalidFrameError,
+    pika.exceptions.ProtocolVersionMismatch,
+)
+
 #: What a socket says whose buffer takes nothing for now.
 _FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
@@ -59,9 +68,14 @@ class Taker(Protocol):
 
 
 class BulkReading:
-    """Gives frames of channels that have a taker to it, all others to pika."""
+    """Gives frames of channels that have a taker to it, all others to pika.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Parameters:
+      on_failure: Called with an error that nobody expected, from where frames are given out.
+    """
+
+    def __init__(self, *args: Any, on_failure: Callable[[BaseException], None], **kwargs: Any) -> None:
+        self._on_failure = on_failure
         #: By channel number.
         self.takers: dict[int, Taker] = {}
         self.bytes_received = 0
@@ -74,6 +88,14 @@ class BulkReading:
         super()._proto_connection_made(transport)  # type: ignore[misc]
 
     def _on_data_available(self, data_in: bytes) -> None:
+        try:
+            self._give_out(data_in)
+        except Exception as error:
+            if not isinstance(error, _NOT_AMQP):
+                self._on_failure(error)
+            raise  # pika gives up the connection
+
+    def _give_out(self, data_in: bytes) -> None:
         if not self.takers:
             super()._on_data_available(data_in)  # type: ignore[misc]
             return

@@ -1,0 +1,242 @@
+"""Errors that nobody expected, raised where the RabbitMQ connections live: nobody waits for ever, and it goes on.
+
+And servers that end a connection before it is open: which of them refuse. Runs in both worlds.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from greenq.brokers.rabbitmq import RabbitmqBroker, loop
+from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
+from greenq.runtime import is_patched
+from tests.contract.fetching import message, names, take
+from tests.support.rabbitmq_server import shared_server
+from tests.support.waiting import PATIENCE_S, beside, until
+
+
+@pytest.fixture
+def vhost():
+    with shared_server().vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def broker(vhost):
+    # A send that is not told of an error would wait for a minute.
+    broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=60_000)
+    broker.declare_queue("default")
+    broker.enqueue(message("first"))
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def told(caplog):
+    """The lines about errors in the loop; each with its traceback."""
+
+    def lines():
+        found = [each for each in caplog.records if each.levelname == "CRITICAL"]
+        assert all(each.exc_info and "An error in the loop of the RabbitMQ" in each.message for each in found)
+        return [str(each.exc_info[1]) for each in found]
+
+    return lines
+
+
+def boom(*_):
+    raise RuntimeError("boom")
+
+
+def consume(broker):
+    return broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+
+
+def consume_all(consumer):
+    while consumer.wait():
+        consumer.fetch(10)
+
+
+def test_an_error_of_a_timer_is_logged_and_the_loop_goes_on(broker, told):
+    loop = broker._attach().loop
+
+    loop.soon(lambda: loop.later(0, boom))
+
+    until(lambda: told() == ["boom"])
+    broker.enqueue(message("second"))
+    assert names(take(consume(broker), 2)) == ["first", "second"]
+
+
+def test_a_send_whose_confirm_cannot_be_read_fails_at_once_and_the_next_one_works(broker, told, monkeypatch):
+    publisher = broker._attach()._publisher
+    with monkeypatch.context() as patch:
+        publisher._channel = None  # as if nothing had been sent yet
+        patch.setattr(publisher, "_on_confirms", boom)
+        with pytest.raises(ConnectionClosed, match=r"error in greenq.*boom.*may be stored"):
+            broker.enqueue(message("in doubt"))
+
+    broker.enqueue(message("third"))
+
+    assert "third" in names(take(consume(broker), 3))
+    until(lambda: told() == ["boom"])
+
+
+def test_a_connection_that_can_never_be_used_fails_each_send_once_and_is_told_once(broker, told, monkeypatch):
+    attachment, tries = broker._attach(), []
+
+    def count_and_fail(*_):
+        tries.append(1)
+        boom()
+
+    with monkeypatch.context() as patch:
+        attachment._publisher._channel = None  # as if nothing had been sent yet
+        patch.setattr(attachment._publisher, "_on_connection", count_and_fail)
+        for _ in range(20):
+            with pytest.raises(ConnectionFailed, match="boom"):
+                broker.enqueue(message("fails"))
+    broker.enqueue(message("second"))
+
+    assert len(tries) == 20
+    until(lambda: told() == ["boom"])
+    assert broker.get_queue_message_counts("default")[0] == 2
+
+
+def test_a_channel_that_can_never_be_opened_fails_each_send_once(broker, told, monkeypatch):
+    attachment, tries = broker._attach(), []
+
+    def count_and_fail(*_):
+        tries.append(1)
+        boom()
+
+    with monkeypatch.context() as patch:
+        attachment._publisher._channel = None  # as if nothing had been sent yet
+        patch.setattr("greenq.brokers.rabbitmq.publisher.ConfirmTaker", count_and_fail)
+        for _ in range(5):
+            with pytest.raises(ConnectionFailed, match="boom"):
+                broker.enqueue(message("fails"))
+    broker.enqueue(message("second"))
+
+    assert len(tries) == 5
+    until(lambda: told() == ["boom"])
+
+
+def test_a_message_that_cannot_be_put_on_the_wire_fails_alone(broker, told):
+    attachment = broker._attach()
+    good = attachment.place(broker.prepare(message("good")))
+
+    errors = attachment.store([[good], [good._replace(headers={"x": object()})], [good]])
+
+    assert errors[0] is errors[2] is None
+    assert isinstance(errors[1], ConnectionFailed)
+    assert broker.get_queue_message_counts("default")[0] == 3
+    assert told() == []
+
+
+def test_a_consumer_whose_messages_cannot_be_taken_is_told_and_the_next_one_gets_them(broker, told, monkeypatch):
+    consumer = consume(broker)
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer._subscription, "_adopts", boom)
+        with pytest.raises(ConnectionClosed, match="boom"):
+            consumer.wait()
+
+    assert names(take(consume(broker))) == ["first"]
+    until(lambda: told() == ["boom"])
+
+
+def test_one_who_fails_when_the_connection_is_lost_keeps_the_news_from_nobody(vhost, broker, told):
+    broker.declare_queue("other")
+    consumers = [consume(broker), broker.consume("other", timeout=PATIENCE_S * 1000)]
+    link = broker._attach().consuming
+    for number in range(1, max(link.connection._channels) + 1):
+        link.connection._channels[number]._on_close_meta = boom
+    link.on_lost.insert(0, boom)
+
+    vhost.close_connections()
+
+    for each in consumers:
+        with pytest.raises(ConnectionClosed):
+            consume_all(each)
+    link.on_lost.remove(boom)
+    assert names(take(consume(broker))) == ["first"]
+    until(lambda: told() == ["boom"])
+
+
+@pytest.mark.skipif(is_patched(), reason="under the patch there is no loop of pika's, but gevent's hub")
+def test_an_error_of_pikas_own_loop_is_logged_and_the_loop_starts_again_after_a_pause(broker, told, monkeypatch):
+    monkeypatch.setattr(loop, "_PAUSE_S", 0.2)
+    poller = broker._attach().loop._place._loop._poller
+    failures = []
+
+    def fail_twice(poll=poller.poll):
+        if len(failures) == 2:
+            return poll()
+        failures.append(time.monotonic())
+        raise OSError("boom")
+
+    monkeypatch.setattr(poller, "poll", fail_twice)
+    with pytest.raises(ConnectionError, match="boom"):
+        broker.enqueue(message("fails"))
+
+    until(lambda: len(failures) == 2)
+    broker.enqueue(message("second"))
+    assert failures[1] - failures[0] >= 0.2
+    until(lambda: told() == ["boom"])
+
+
+# -- servers that end a connection before it is open
+
+
+def closing_proxy(port, answers):
+    """The port of somebody who passes on so many answers of a server's, and then closes without a word."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+
+    def serve():
+        client, _ = listener.accept()
+        server = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        for _ in range(answers):
+            server.sendall(client.recv(10_000))
+            client.sendall(server.recv(10_000))
+        client.recv(10_000)
+        for each in (client, server, listener):
+            each.close()
+
+    return listener.getsockname()[1], serve
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2], ids=["at the greeting", "at the password", "at the virtual host"])
+def test_a_server_that_closes_without_a_word_while_a_connection_opens_is_away(vhost, answers):
+    port, serve = closing_proxy(vhost.server.port, answers)
+    broker = RabbitmqBroker(url=f"amqp://127.0.0.1:{port}", middleware=[])
+
+    with beside(serve), pytest.raises(ConnectionFailed, match="without a word why") as raised:
+        broker.connect()
+
+    assert not isinstance(raised.value, BrokerUnusable)
+    broker.close()
+
+
+def test_a_virtual_host_that_is_down_is_away_and_not_refused(vhost):
+    vhost.server.control("eval", f'rabbit_vhost_sup_sup:stop_and_delete_vhost(<<"{vhost.name}">>).')
+    broker = RabbitmqBroker(url=vhost.url, middleware=[])
+
+    with pytest.raises(ConnectionFailed, match=r"is down \(541\)") as raised:
+        broker.connect()
+
+    assert not isinstance(raised.value, BrokerUnusable)
+    broker.close()
+    vhost.server.control("restart_vhost", "--vhost", vhost.name)
+
+
+def test_a_virtual_host_with_enough_connections_is_away_and_not_refused(vhost):
+    vhost.server.api("PUT", f"vhost-limits/{vhost.name}/max-connections", {"value": 0})
+    broker = RabbitmqBroker(url=vhost.url, middleware=[])
+
+    with pytest.raises(ConnectionFailed, match=r"connection limit \(0\) is reached") as raised:
+        broker.connect()
+
+    assert not isinstance(raised.value, BrokerUnusable)
+    broker.close()
