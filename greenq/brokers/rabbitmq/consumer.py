@@ -35,6 +35,11 @@ REASON_HEADER = "x-greenq-reason"
 #: Seconds in which the server delivers again what was in hand when a connection was lost.
 _ADOPTION_S = 3.0
 
+#: Seconds for which delayed messages that cannot be stored on their next rung stay here. Then they go
+#: back, and RabbitMQ delivers them again at once: without a pause that would be a loop, as fast as both
+#: can, for as long as the queue of a rung is full or its node is away.
+_BEFORE_AGAIN_S = 1.0
+
 #: Headers have to fit into one frame.
 _LONGEST_REASON = 4000
 
@@ -524,8 +529,9 @@ class Inbox:
                     self._pass_on(early)
             except ConnectionError:
                 # The channel is lost, and the messages come again on the next one; or they can
-                # not be passed on now, and come again at once.
-                self._attachment.loop.runtime.sleep(1)
+                # not be passed on now.
+                if self.subscription.lost is None:
+                    self._attachment.loop.runtime.sleep(_BEFORE_AGAIN_S)
                 self._return_early(early)
 
     def _due_ms(self, delivery: Delivery) -> int | None:

@@ -23,7 +23,7 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from ...errors import ConnectionClosed
 from ...runtime import Runtime, current, is_patched
 from .pulse import Pulse, Pulsing
-from .wire import BulkReading, ThreadConnection
+from .wire import ThreadConnection
 
 #: Seconds between two log lines about errors in a loop; those in between are counted.
 _LOG_EVERY_S = 60.0
@@ -228,7 +228,7 @@ class _HubPlace:
         # Its import brings gevent's hub of this thread along.
         from pika.adapters import gevent_connection as adapter
 
-        class HubConnection(Pulsing, BulkReading, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
+        class HubConnection(Pulsing, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
             pass
 
         self._kind = HubConnection

@@ -16,6 +16,7 @@ from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.heartbeat import HeartbeatChecker
 
 from ...runtime import Runtime
+from .wire import BulkReading
 
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
@@ -28,7 +29,7 @@ _LOOK = 0.15
 _READ_S = 1.0
 
 
-class Pulsing:
+class Pulsing(BulkReading):
     """A connection that a native thread may send heartbeats for."""
 
     def __init__(self, *args: Any, lock: Any, **kwargs: Any) -> None:
@@ -42,7 +43,7 @@ class Pulsing:
         # socket that has the same number next.
         transport._produce = self._locked(transport._produce)
         transport._close_and_finalize = self._locked(transport._close_and_finalize)
-        super()._proto_connection_made(transport)  # type: ignore[misc]
+        super()._proto_connection_made(transport)
 
     def _locked(self, call: Callable[[], None]) -> Callable[[], None]:
         def locked() -> None:
@@ -53,11 +54,10 @@ class Pulsing:
 
     def write_frames(self, data: bytes) -> bool:
         with self.wire_lock:
-            is_sent: bool = super().write_frames(data)  # type: ignore[misc]
-            return is_sent
+            return super().write_frames(data)
 
     def _create_heartbeat_checker(self) -> Any:
-        heartbeat = self.params.heartbeat  # type: ignore[attr-defined]
+        heartbeat = self.params.heartbeat
         return _PatientChecker(self, heartbeat) if heartbeat else None
 
     def pulse(self) -> float:
@@ -65,10 +65,10 @@ class Pulsing:
 
         Called by a native thread.
         """
-        heartbeat: float = self.params.heartbeat or 0  # type: ignore[attr-defined]
+        heartbeat: float = self.params.heartbeat or 0
         if not heartbeat:
             return 60.0
-        sent: int = self.bytes_sent  # type: ignore[attr-defined]
+        sent = self.bytes_sent
         now = time.monotonic()
         if sent != self._sent_before:
             self._sent_before, self._silent_since = sent, now
@@ -79,7 +79,7 @@ class Pulsing:
 
     def _send_heartbeat(self) -> None:
         with self.wire_lock:
-            transport: Any = self._transport  # type: ignore[attr-defined]
+            transport = self._transport
             if (
                 type(transport) is _AsyncPlaintextTransport
                 and transport._state == transport._STATE_ACTIVE

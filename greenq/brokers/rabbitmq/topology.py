@@ -81,12 +81,12 @@ class Topology:
     def of(self, queue_name: str) -> list[Queue]:
         """The queue, its delay queue and its dead letters; what others point to comes first."""
         # A Dramatiq deployment declares them exactly so, but for the type.
-        to_the_dead = {
+        to_the_dead: dict[str, Any] = {
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": dead_letter_queue_name(queue_name),
         }
         if self.max_priority is not None:
-            to_the_dead["x-max-priority"] = self.max_priority  # type: ignore[assignment]
+            to_the_dead["x-max-priority"] = self.max_priority
         kind: dict[str, Any] = {}
         limit: dict[str, Any] = {}
         if self.queue_type == "quorum":

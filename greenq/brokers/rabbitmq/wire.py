@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pika
 import pika.exceptions
@@ -67,7 +67,26 @@ class Taker(Protocol):
         ...
 
 
-class BulkReading:
+if TYPE_CHECKING:
+
+    class _PikaConnection:
+        """What is used here, and in pulse.py, of the pika connections that these classes are mixed into."""
+
+        params: Any
+        bytes_sent: int
+        _transport: Any
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def _proto_connection_made(self, transport: Any) -> None: ...
+        def _on_data_available(self, data_in: bytes) -> None: ...
+        def _process_frame(self, frame_value: Any) -> None: ...
+        def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None: ...
+
+else:
+    _PikaConnection = object
+
+
+class BulkReading(_PikaConnection):
     """Gives frames of channels that have a taker to it, all others to pika.
 
     Parameters:
@@ -85,7 +104,7 @@ class BulkReading:
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ_BYTES
         transport._MAX_CONSUME_BYTES = _READ_BYTES
-        super()._proto_connection_made(transport)  # type: ignore[misc]
+        super()._proto_connection_made(transport)
 
     def _on_data_available(self, data_in: bytes) -> None:
         try:
@@ -97,7 +116,7 @@ class BulkReading:
 
     def _give_out(self, data_in: bytes) -> None:
         if not self.takers:
-            super()._on_data_available(data_in)  # type: ignore[misc]
+            super()._on_data_available(data_in)
             return
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
         self._frame_buffer = b""
@@ -121,7 +140,7 @@ class BulkReading:
                     each.end_of_read()
                 touched.clear()
                 _, frame = decode_frame(data[position:end])
-                self._process_frame(frame)  # type: ignore[attr-defined]
+                self._process_frame(frame)
             position = end
         self._frame_buffer = data[position:]
         for each in touched:
@@ -133,7 +152,7 @@ class BulkReading:
         Then nothing of them was sent, nor will be, and pika finds out next. pika would wait for the
         socket to be writable, which it nearly always is, with a watcher made for that.
         """
-        transport: Any = self._transport  # type: ignore[attr-defined]
+        transport = self._transport
         if transport is None or transport._state != transport._STATE_ACTIVE:
             return False
         sent = 0
@@ -143,9 +162,9 @@ class BulkReading:
                 sent = transport._sock.send(data)
             except OSError as error:
                 is_broken = error.errno not in _FULL
-            self.bytes_sent += sent  # type: ignore[attr-defined]
+            self.bytes_sent += sent
         if sent < len(data):
-            self._output_marshaled_frames([data[sent:]])  # type: ignore[attr-defined]
+            self._output_marshaled_frames([data[sent:]])
         return not is_broken
 
 
