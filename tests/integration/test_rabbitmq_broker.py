@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 
@@ -22,6 +23,7 @@ from greenq.consumer import Undecodable
 from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionFailed, QueueJoinTimeout, QueueMismatch
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, nacks, names, requeues, take, take_one
+from tests.support.command import Command, write_module
 from tests.support.processes import both_worlds, output_of, running
 from tests.support.rabbitmq_server import free_ports, shared_server
 from tests.support.waiting import PATIENCE_S, beside, happens
@@ -485,6 +487,51 @@ def test_a_stop_with_all_slots_busy_runs_nothing_twice_and_loses_nothing(vhost, 
 
     assert len(set(ran)) == len(ran) >= count
     assert counts(broker) == (count + 100 - len(ran), 0, 0)
+
+
+THOUSAND = """
+import os, pathlib, threading, time
+import greenq
+from greenq.brokers.rabbitmq import RabbitmqBroker
+
+broker = RabbitmqBroker(url={url!r})
+greenq.set_broker(broker)
+HERE = pathlib.Path(__file__).parent
+may_end = threading.Event()
+
+def look():
+    while not (HERE / "go").exists():
+        time.sleep(0.05)
+    may_end.set()
+
+@greenq.actor(max_retries=0)
+def work(number):
+    if number == 0:
+        threading.Thread(target=look).start()
+    os.write(1, b"started %d\\n" % number)
+    may_end.wait()
+    os.write(1, b"ended %d\\n" % number)
+"""
+
+
+def test_a_worker_command_that_is_told_to_end_with_a_thousand_jobs_in_flight_ends_them_all(vhost, broker, tmp_path):
+    write_module(tmp_path, "app", THOUSAND.format(url=vhost.url))
+    for start in range(0, 1000, 100):
+        send(broker, *range(start, start + 100))
+    command = Command(tmp_path, "app", "--processes", "1", "--concurrency", "1000")
+    try:
+        command.wait_for(r"started \d+", 1000)
+
+        command.send(signal.SIGTERM)
+        command.wait_for(r"Shutting down|[Ss]top")
+        (tmp_path / "go").touch()
+
+        assert command.exit_code() == 0
+    finally:
+        command.end()
+    for what in ("started", "ended"):
+        assert sorted(map(int, command.matches(rf"{what} (\d+)"))) == list(range(1000))
+    assert counts(broker) == (0, 0, 0)
 
 
 def test_what_was_sent_ahead_goes_back_when_the_consumer_rests(broker, open_broker):

@@ -318,6 +318,64 @@ def has_them_again(broker):
     return (queue.consumer_count, queue.message_count) == (1, 0)
 
 
+CUT_OFF = """
+    import logging, os, select, socket, sys, threading
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    broker = RabbitmqBroker(url=sys.argv[1])
+    may_end = threading.Event()
+    @greenq.actor(broker=broker)
+    def work(number):
+        os.write(1, b"started\\n")
+        may_end.wait()
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    def wait_for_line():
+        select.select([0], [], [])
+        os.read(0, 100)
+    wait_for_line()
+    link = broker._attach().consuming
+    link.on_lost.append(lambda error: os.write(1, b"lost\\n"))
+    link.loop.soon(lambda: link.connection._transport._sock.shutdown(socket.SHUT_RDWR))
+    wait_for_line()
+    may_end.set()
+    wait_for_line()
+    worker.stop(10000)
+    broker.close()
+"""
+
+
+def test_verdicts_on_tags_of_a_lost_connection_are_dropped_with_one_warning_and_harm_nobody(vhost, broker):
+    for number in range(1, 6):
+        broker.enqueue(message(number))
+    with running(CUT_OFF, vhost.url, patched=True) as script:
+        told = Lines(script)
+        told.wait_for(lambda lines: lines == ["started"] * 5)
+        # Who waits already is given the messages before anybody can come back.
+        consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+        with beside(consumer.wait):
+            until(lambda: broker.channel.queue_declare("default", passive=True).method.consumer_count == 2)
+            script.say()
+        theirs = take(consumer, 5)
+        told.wait_for(lambda lines: "lost" in lines)
+        script.say()
+        until(lambda: "given to another worker" in script.errors)
+
+        # The tags mean nothing to anybody else: both go on.
+        consumer.complete(acks(theirs))
+        consumer.rest()
+        broker.enqueue(message("next"))
+        told.wait_for(lambda lines: lines.count("started") == 6)
+        finish(script, told)
+
+    about_tags = [line for line in warnings_in(script) if "given to another worker" in line]
+    assert len(about_tags) == 1, script.errors
+    assert "5 messages" in about_tags[0]
+    assert sorted(names(theirs)) == [1, 2, 3, 4, 5]
+    assert sum(broker.get_queue_message_counts("default")) == 0
+
+
 # -- acks that were on their way when the connection was lost
 
 
@@ -413,16 +471,28 @@ def test_a_send_to_a_server_that_does_not_answer_ends_with_a_clear_error(server,
     assert 2 in stored(broker)
 
 
-def test_sends_wait_for_the_end_of_an_alarm_but_not_for_ever(server, broker):
+#: (how to raise it, how to clear it, its name)
+ALARMS = pytest.mark.parametrize(
+    ("begin", "end", "name"),
+    [
+        (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4"), "low on memory"),
+        (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "1MB"), "low on disk"),
+    ],
+    ids=["memory", "disk"],
+)
+
+
+@ALARMS
+def test_sends_wait_for_the_end_of_an_alarm_but_not_for_ever(server, broker, begin, end, name):
     broker.enqueue(message("before"))
-    server.control("set_vm_memory_high_watermark", "0.00001")
+    server.control(*begin)
     try:
         with pytest.raises(ConnectionClosed, match="did not confirm in time"):
             broker.enqueue(message("first"))  # by sending something the server begins to block
-        with pytest.raises(ConnectionFailed, match=r"takes no messages \(low on memory\); nothing was sent"):
+        with pytest.raises(ConnectionFailed, match=rf"takes no messages \({name}\); nothing was sent"):
             broker.enqueue(message("second"))
     finally:
-        server.control("set_vm_memory_high_watermark", "0.4")
+        server.control(*end)
 
     broker.enqueue(message("after"))
     found = stored(broker)
@@ -430,17 +500,20 @@ def test_sends_wait_for_the_end_of_an_alarm_but_not_for_ever(server, broker):
     assert "second" not in found
 
 
-def test_a_send_that_waits_out_an_alarm_is_stored(server, vhost):
+@ALARMS
+def test_a_send_that_waits_out_an_alarm_is_stored(server, vhost, begin, end, name):
     broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=30_000)
     broker.declare_queue("default")
     broker.enqueue(message("before"))
-    server.control("set_vm_memory_high_watermark", "0.00001")
+    server.control(*begin)
     try:
-        with beside(broker.enqueue, message("during")), beside(broker.enqueue, message("during, too")):
-            server.control("set_vm_memory_high_watermark", "0.4")
+        with beside(broker.enqueue, message("during")):
+            until(lambda: broker._attach().publishing.blocked_by == name)
+            with beside(broker.enqueue, message("during, too")):
+                server.control(*end)
         assert len(stored(broker)) == 3
     finally:
-        server.control("set_vm_memory_high_watermark", "0.4")
+        server.control(*end)
         broker.close()
 
 
