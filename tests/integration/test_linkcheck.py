@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from tests.support.processes import end_with_this_process
 from tests.support.rabbitmq_server import shared_server
 from tests.support.redis_server import redis_server
 
@@ -58,7 +59,9 @@ class Site:
     def __init__(self, tree, latency):
         self.tree = tree
         command = [sys.executable, "-m", "examples.linkcheck.server", "--root", str(tree), "--latency", latency]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_this_process
+        )
         self.url = self.process.stdout.readline().split()[-1]
 
     def counts(self):
@@ -103,7 +106,13 @@ def crawl(tmp_path):
         command += ["--time-limit", str(TIME_LIMIT_MS)]
         environment = {name: value for name, value in os.environ.items() if name != "GREENQ_BROKER_URL"}
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=end_with_this_process,
         )
         started.append(psutil.Process(process.pid))
         return process
