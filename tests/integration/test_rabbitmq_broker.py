@@ -707,6 +707,7 @@ def test_messages_that_are_delayed_for_long_are_in_nobodys_memory(broker, consum
         broker.join("default", timeout=200)
 
 
+@pytest.mark.in_time
 def test_a_short_delay_behind_many_long_ones_is_in_time(broker, consumer):
     broker.enqueue_many((message(number) for number in range(10_000)), delay=3_600_000)
     sent = time.monotonic()
@@ -714,9 +715,10 @@ def test_a_short_delay_behind_many_long_ones_is_in_time(broker, consumer):
     broker.enqueue(message("soon"), delay=1000)
 
     assert names(take(consumer)) == ["soon"]
-    assert 1 <= time.monotonic() - sent < 10
+    assert 1 <= time.monotonic() - sent < 2
 
 
+@pytest.mark.in_time
 def test_delays_under_load_end_in_time_and_never_early(broker, consumer):
     delays = [random.randint(200, 3000) for _ in range(500)]
     for delay in delays:
@@ -730,7 +732,7 @@ def test_delays_under_load_end_in_time_and_never_early(broker, consumer):
         consumer.complete(acks([fetched]))
 
     assert min(lateness) >= 0
-    assert max(lateness) <= 5000
+    assert max(lateness) <= 1000
 
 
 def test_a_foreign_message_with_an_eta_in_the_delay_queue_waits_for_it(broker, consumer):

@@ -27,7 +27,7 @@ from tests.support.rabbitmq_server import free_ports, rabbitmq_server
 from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 #: How soon a worker has to go on when the server is back.
-BACK_S = 10
+BACK_S = 3
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +227,7 @@ def warnings_in(script):
     return [line for line in script.errors.splitlines() if line.startswith(("WARNING", "ERROR", "CRITICAL"))]
 
 
+@pytest.mark.in_time
 @both_worlds
 def test_a_worker_goes_on_when_the_node_is_back_and_tells_of_it_once(server, vhost, broker, patched):
     with running(WORKER, vhost.url, patched=patched) as script:
@@ -245,6 +246,7 @@ def test_a_worker_goes_on_when_the_node_is_back_and_tells_of_it_once(server, vho
     assert "Traceback" not in script.errors
 
 
+@pytest.mark.in_time
 @both_worlds
 def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker, patched):
     with running(WORKER, vhost.url, patched=patched) as script:
@@ -421,6 +423,7 @@ def test_what_was_settled_when_the_connection_was_lost_is_not_run_again(broker, 
     assert broker.get_queue_message_counts("default") == (1, 0, 0)
 
 
+@pytest.mark.in_time
 @both_worlds
 def test_a_worker_goes_on_when_its_queue_was_deleted(vhost, broker, patched):
     with running(WORKER, vhost.url, patched=patched) as script:
@@ -435,6 +438,7 @@ def test_a_worker_goes_on_when_its_queue_was_deleted(vhost, broker, patched):
         finish(script, ran)
 
 
+@pytest.mark.in_time
 @both_worlds
 def test_a_worker_goes_on_after_a_stalled_network(server, vhost, broker, patched):
     with running(WORKER, vhost.url, patched=patched) as script:
@@ -455,6 +459,7 @@ def test_a_worker_goes_on_after_a_stalled_network(server, vhost, broker, patched
 # -- sends that cannot be
 
 
+@pytest.mark.in_time
 def test_a_send_to_a_server_that_does_not_answer_ends_with_a_clear_error(server, broker):
     broker.enqueue(message(0))
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -466,7 +471,7 @@ def test_a_send_to_a_server_that_does_not_answer_ends_with_a_clear_error(server,
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
 
-    assert 2 <= took < 10
+    assert 2 <= took < 3
     broker.enqueue(message(2))
     assert 2 in stored(broker)
 

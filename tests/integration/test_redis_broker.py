@@ -317,7 +317,8 @@ def test_more_messages_than_one_step_moves_fall_due_together(broker, consumer):
     assert sorted(names(take(consumer, 2500))) == list(range(2500))
 
 
-def test_what_is_due_is_started_in_time_by_a_worker_under_full_load(open_broker):
+@pytest.mark.in_time
+def test_what_is_due_is_started_within_a_second_by_a_worker_under_full_load(open_broker):
     broker = open_broker()
     late_ms, left = [], []
     has_run = threading.Event()
@@ -343,7 +344,7 @@ def test_what_is_due_is_started_in_time_by_a_worker_under_full_load(open_broker)
     worker.stop()
 
     assert left[0] > 0, "the load was over before"
-    assert max(late_ms) <= 5000
+    assert max(late_ms) <= 1000
 
 
 def test_a_large_batch_comes_in_order(broker, consumer):

@@ -292,6 +292,7 @@ def test_a_script_that_never_ends_is_an_outage_until_it_is_killed(open_broker, s
         worker.stop(5000)
 
 
+@pytest.mark.in_time
 def test_a_server_that_stands_still_for_longer_than_the_default_time_out_costs_nothing(server, start, outage_lines):
     stands_still_s, at_once_s = 12, 3  # of a time-out of 5 s, and a lease of 15 s
     broker = RedisBroker(url=server.url)
@@ -344,6 +345,7 @@ BUSY_SLOTS = """
 """
 
 
+@pytest.mark.in_time
 def test_a_thousand_busy_slots_are_settled_within_seconds_of_the_servers_return(server, open_broker):
     settled_within_s = 3
     observer = open_broker()

@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,12 @@ def end_with_this_process() -> None:
 
 PATCH = "import gevent.monkey; gevent.monkey.patch_all()\n"
 
-#: For tests of what has to be so in both worlds.
-both_worlds = pytest.mark.parametrize("patched", [False, True], ids=["threads", "greenlets"])
+
+def both_worlds(test: Any) -> Any:
+    """Mark a test that starts a process in each world itself, so that in one world it is run enough."""
+    return pytest.mark.starts_both_worlds(
+        pytest.mark.parametrize("patched", [False, True], ids=["threads", "greenlets"])(test)
+    )
 
 
 class Script:

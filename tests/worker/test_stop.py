@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 import greenq
 from greenq.consumer import BatchConsumer
 from greenq.errors import ConnectionClosed, Shutdown
@@ -44,6 +46,7 @@ def test_running_jobs_end_and_waiting_ones_stay_in_the_queue(broker, start):
     assert broker.queues["default"].qsize() == 2
 
 
+@pytest.mark.in_time
 def test_jobs_that_do_not_end_go_back_uncharged_when_the_time_is_over(broker, start):
     started = threading.Barrier(4, timeout=10)
 
@@ -59,7 +62,7 @@ def test_jobs_that_do_not_end_go_back_uncharged_when_the_time_is_over(broker, st
     begun = time.monotonic()
     worker.stop(500)
 
-    assert time.monotonic() - begun < 10  # of the 20 s that they would take
+    assert time.monotonic() - begun < 2
     assert worker.given_back == 3
     assert broker.queues["default"].qsize() == 3
     assert not broker.dead_letters
@@ -171,6 +174,7 @@ def test_a_failing_clean_up_after_shutdown_spends_no_retry(broker, start):
     assert not broker.dead_letters
 
 
+@pytest.mark.in_time
 def test_stopping_is_in_time_although_the_broker_takes_no_verdicts(broker, start, monkeypatch):
     started = threading.Event()
 
@@ -192,7 +196,7 @@ def test_stopping_is_in_time_although_the_broker_takes_no_verdicts(broker, start
     begun = time.monotonic()
     worker.stop(500)
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 3
 
 
 def test_stopping_twice_does_nothing_the_second_time(broker, start):

@@ -21,6 +21,7 @@ def wait_a_long_time():
         time.sleep(0.01)
 
 
+@pytest.mark.in_time
 def test_an_actor_is_interrupted_at_its_time_limit(broker, start):
     ended = []
 
@@ -36,7 +37,7 @@ def test_an_actor_is_interrupted_at_its_time_limit(broker, start):
     start()
     broker.join("default", timeout=10_000)
 
-    assert 0.1 <= ended[0] < 10  # of the 20 s that it would take
+    assert 0.1 <= ended[0] < 2
     assert [dead.actor_name for dead in broker.dead_letters] == ["work"]
 
 
@@ -176,6 +177,7 @@ def test_an_interrupt_never_reaches_the_next_job(broker, start):
     assert {dead.actor_name for dead in broker.dead_letters} <= {"near_the_limit"}
 
 
+@pytest.mark.in_time
 @pytest.mark.skipif("not __import__('greenq.runtime').runtime.is_patched()", reason="native threads: 64 jobs at most")
 def test_a_thousand_jobs_are_interrupted_at_once(broker, start):
     # How exactly is a matter of the benchmark; here only that none is forgotten or far off.
@@ -200,4 +202,4 @@ def test_a_thousand_jobs_are_interrupted_at_once(broker, start):
 
     assert len(late_by) == 1000
     assert min(late_by) >= -0.01
-    assert max(late_by) < 10
+    assert sorted(late_by)[989] < 0.5
