@@ -1,9 +1,13 @@
 """What operators may see of a queue, and do about its dead letters: the same on every broker.
 
 The command line and a dashboard stand on this. Here are the values, and what does not depend
-on how letters are stored: pages, batches, and what a message that is sent back looks like. A
-broker hands out a subclass of DeadLetters (``broker.dead_letters_of("default")``) that only
-knows how to read a few letters and how to move a few in one step.
+on how letters are stored: pages, batches, and what a message that is sent back looks like.
+
+    DeadLetters             what ``broker.dead_letters_of("default")`` answers
+      IndexedDeadLetters    where letters can be read and moved by id: the broker adds how to read
+                            a few of them, and how to move a few in one step
+
+One that cannot look without fetching (RabbitMQ) has its own way of acting on what it has fetched.
 
 Looking changes nothing, and no call walks all letters but those that act on all of them.
 """
@@ -15,7 +19,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .errors import DecodeError
 from .failures import Failure, read_failures
@@ -121,7 +125,13 @@ class DeadLetters(abc.ABC):
 
     Parameters:
       queue_name(str): The queue. It need not be declared.
+
+    Attributes:
+      reach(int | None): How many letters, from the first to die, can be looked at and found; those
+        behind come within reach when some of these go. None: all.
     """
+
+    reach: ClassVar[int | None] = None
 
     def __init__(self, queue_name: str) -> None:
         self.queue_name = canonical_queue_name(queue_name)
@@ -145,7 +155,7 @@ class DeadLetters(abc.ABC):
         Raises:
           ValueError: after is not from a page of this broker, or the limit is out of bounds.
         """
-        return self._page(after, _bounded("limit", limit), oldest_first, None)
+        return self._page(after, bounded("limit", limit), oldest_first)
 
     def each(self, *, oldest_first: bool = False) -> Iterator[DeadLetter]:
         """All letters, read page by page.
@@ -155,7 +165,7 @@ class DeadLetters(abc.ABC):
         """
         after: str | None = None
         while True:
-            letters, after = self._page(after, MOST_LETTERS, oldest_first, None)
+            letters, after = self._page(after, MOST_LETTERS, oldest_first)
             yield from letters
             if after is None:
                 return
@@ -166,6 +176,7 @@ class DeadLetters(abc.ABC):
 
     # -- acting on some
 
+    @abc.abstractmethod
     def send_back(self, ids: str | Iterable[str]) -> int:
         """Put the messages of these letters at the end of their queue; return how many went.
 
@@ -176,21 +187,18 @@ class DeadLetters(abc.ABC):
         Parameters:
           ids(str | Iterable[str]): One or many. Each 50 of them go in one step.
         """
-        sent = 0
-        for some in _portions(ids):
-            sent += self._send_back([(letter.id, fresh_payload(letter)) for letter in self._find(some)])
-        return sent
 
+    @abc.abstractmethod
     def delete(self, ids: str | Iterable[str]) -> int:
         """Delete these letters with their messages; return how many there were.
 
         Parameters:
           ids(str | Iterable[str]): One or many. Each 50 of them go in one step.
         """
-        return sum(self._delete(some) for some in _portions(ids))
 
     # -- acting on all
 
+    @abc.abstractmethod
     def send_back_all(
         self,
         *,
@@ -209,11 +217,7 @@ class DeadLetters(abc.ABC):
             raises ends the call between two steps.
         """
 
-        def send_back(letters: list[DeadLetter]) -> int:
-            return self._send_back([(letter.id, fresh_payload(letter)) for letter in letters])
-
-        return self._act_on_all(send_back, where, _bounded("batch_size", batch_size), on_batch)
-
+    @abc.abstractmethod
     def delete_all(
         self,
         *,
@@ -226,7 +230,55 @@ class DeadLetters(abc.ABC):
         Parameters:
           where, batch_size, on_batch: As of ``send_back_all``.
         """
-        batch_size = _bounded("batch_size", batch_size)
+
+    # -- what a broker has to know
+
+    @abc.abstractmethod
+    def _page(self, after: str | None, limit: int, oldest_first: bool) -> Page:
+        """A page as of ``page``."""
+
+    @abc.abstractmethod
+    def _find(self, ids: list[str]) -> list[DeadLetter]:
+        """The letters with these ids that are there. Ids may be any text."""
+
+
+class IndexedDeadLetters(DeadLetters):
+    """Dead letters that can be read and moved by id, a few in one step of the broker's."""
+
+    def send_back(self, ids: str | Iterable[str]) -> int:
+        """See DeadLetters."""
+        sent = 0
+        for some in _portions(ids):
+            sent += self._send_back([(letter.id, fresh_payload(letter)) for letter in self._find(some)])
+        return sent
+
+    def delete(self, ids: str | Iterable[str]) -> int:
+        """See DeadLetters."""
+        return sum(self._delete(some) for some in _portions(ids))
+
+    def send_back_all(
+        self,
+        *,
+        where: Condition | None = None,
+        batch_size: int = 500,
+        on_batch: Callable[[int], Any] | None = None,
+    ) -> int:
+        """See DeadLetters."""
+
+        def send_back(letters: list[DeadLetter]) -> int:
+            return self._send_back([(letter.id, fresh_payload(letter)) for letter in letters])
+
+        return self._act_on_all(send_back, where, bounded("batch_size", batch_size), on_batch)
+
+    def delete_all(
+        self,
+        *,
+        where: Condition | None = None,
+        batch_size: int = 500,
+        on_batch: Callable[[int], Any] | None = None,
+    ) -> int:
+        """See DeadLetters."""
+        batch_size = bounded("batch_size", batch_size)
         if where is not None:
             return self._act_on_all(
                 lambda letters: self._delete([letter.id for letter in letters]), where, batch_size, on_batch
@@ -263,18 +315,10 @@ class DeadLetters(abc.ABC):
         return total
 
     # -- what a broker has to know
-    #
-    # One that cannot look without fetching (RabbitMQ) fetches a page, oldest first, and returns it
-    # before it answers; its marks say how many letters there were. It overrides the calls that
-    # act on all, to keep what it has fetched until it has acted on it.
 
     @abc.abstractmethod
-    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None) -> Page:
+    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None = None) -> Page:
         """A page as of ``page``, of what died no later than ``until``, a mark of ``_now``."""
-
-    @abc.abstractmethod
-    def _find(self, ids: list[str]) -> list[DeadLetter]:
-        """The letters with these ids that are there. Ids may be any text."""
 
     @abc.abstractmethod
     def _now(self) -> str | None:
@@ -329,7 +373,8 @@ def not_a_cursor(after: str) -> ValueError:
     return ValueError(f"{after!r:.80} does not say after which letter to go on. Give the after of the page before.")
 
 
-def _bounded(name: str, value: int) -> int:
+def bounded(name: str, value: int) -> int:
+    """The value, if a page or batch may have so many letters."""
     if not 1 <= value <= MOST_LETTERS:
         raise ValueError(f"{name} is a number from 1 to {MOST_LETTERS}, not {value!r:.80}.")
     return value

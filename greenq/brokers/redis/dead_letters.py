@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ...inspection import PAGE_BYTES, DeadLetter, DeadLetters, Page, not_a_cursor
+from ...inspection import PAGE_BYTES, DeadLetter, IndexedDeadLetters, Page, not_a_cursor
 from ...message import MAX_MESSAGE_BYTES
 from ...runtime import current
 from .keys import Keys, next_id
@@ -21,7 +21,7 @@ _CURSOR = re.compile(r"([0-9]+(?:\.[0-9]+)?):(.*)", re.ASCII | re.DOTALL)
 _A_MILLISECOND_S = 0.0011
 
 
-class RedisDeadLetters(DeadLetters):
+class RedisDeadLetters(IndexedDeadLetters):
     """See DeadLetters.
 
     Parameters:
@@ -40,7 +40,7 @@ class RedisDeadLetters(DeadLetters):
     def count(self) -> int:
         return self._broker.queue_counts(self.queue_name).dead
 
-    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None) -> Page:
+    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None = None) -> Page:
         time, id = ("", b"") if after is None else _place(after)
         letters, times, more = self._look(["oldest" if oldest_first else "newest", limit, until or "", time, id])
         return Page(letters, f"{times[-1].decode()}:{letters[-1].id}" if more else None)

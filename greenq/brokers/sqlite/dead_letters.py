@@ -7,7 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from ...clock import now_ms
-from ...inspection import PAGE_BYTES, DeadLetter, DeadLetters, Page, not_a_cursor
+from ...inspection import PAGE_BYTES, DeadLetter, IndexedDeadLetters, Page, not_a_cursor
 from ...message import MAX_MESSAGE_BYTES
 from ...stores.sqlite.operation import Operation
 from .operations import READY, Row, insert
@@ -62,7 +62,7 @@ DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE queue = 
 _LARGEST_ID = 2**63 - 1
 
 
-class SqliteDeadLetters(DeadLetters):
+class SqliteDeadLetters(IndexedDeadLetters):
     """See DeadLetters.
 
     Parameters:
@@ -77,7 +77,7 @@ class SqliteDeadLetters(DeadLetters):
     def count(self) -> int:
         return self._broker.queue_counts(self.queue_name).dead
 
-    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None) -> Page:
+    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None = None) -> Page:
         place = (0 if oldest_first else _LARGEST_ID) if after is None else _row_id(after)
         if place is None:
             raise not_a_cursor(after or "")

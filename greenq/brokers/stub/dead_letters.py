@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...clock import now_ms
 from ...failures import dead_payload
-from ...inspection import PAGE_BYTES, DeadLetter, DeadLetters, Page, not_a_cursor
+from ...inspection import PAGE_BYTES, DeadLetter, IndexedDeadLetters, Page, not_a_cursor
 from ...message import MAX_MESSAGE_BYTES
 from .queue import Entry
 
@@ -33,7 +33,7 @@ class Death(NamedTuple):
 _numbers = itertools.count(1)
 
 
-class StubDeadLetters(DeadLetters):
+class StubDeadLetters(IndexedDeadLetters):
     """See DeadLetters. What a test itself put into ``dead_letters_by_queue`` is among them.
 
     Parameters:
@@ -49,7 +49,7 @@ class StubDeadLetters(DeadLetters):
     def count(self) -> int:
         return len(self._broker.dead_letters_by_queue.get(self.queue_name, ()))
 
-    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None) -> Page:
+    def _page(self, after: str | None, limit: int, oldest_first: bool, until: str | None = None) -> Page:
         place = (0 if oldest_first else math.inf) if after is None else _number(after)
         if place is None:
             raise not_a_cursor(after or "")
