@@ -12,8 +12,7 @@ from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
-from greenq.errors import DecodeError
-from greenq.message import Message
+from greenq.inspection import QueueCounts
 from tests.support import rabbitmq_server
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import shared_server
@@ -25,17 +24,27 @@ class Case(NamedTuple):
 
     Attributes:
       open: Makes the broker, closes it after the test.
-      dead: Reads the dead letters of a queue, oldest first, as (message or payload, reason); None
-        where the broker shows them itself.
       orders(str): Which priorities it tells apart: "all", only those that are "raised" above
         the usual one, or "none".
       keeps_places(bool): Whether what a stopped worker returns is still in front of the rest.
+      pushes(bool): Whether messages come to a consumer of this process before it takes them. The
+        broker counts these no more, nor what is reserved.
+      reads_by_holding(bool): Whether nobody else can see, or act on, a dead letter while it is read.
     """
 
     open: Callable[[Path], Any]
-    dead: Callable[[Any, str], list[tuple[Message[Any] | bytes, str | None]]] | None = None
     orders: str = "all"
     keeps_places: bool = True
+    pushes: bool = False
+    reads_by_holding: bool = False
+
+    def counts(self, broker: Any, queue_name: str = "default") -> QueueCounts:
+        """What the broker counts, and what was pushed to this process as ready; who took something counts himself."""
+        counts: QueueCounts = broker.queue_counts(queue_name)
+        if not self.pushes:
+            return counts
+        in_hand = broker._attach().in_hand(queue_name)
+        return counts._replace(ready=counts.ready + in_hand, reserved=0)
 
 
 @contextmanager
@@ -111,24 +120,7 @@ def _rabbitmq(**options: Any) -> Callable[[Path], Any]:
     return open_broker
 
 
-def _dead_in_rabbitmq(broker: RabbitmqBroker, queue_name: str) -> list[tuple[Message[Any] | bytes, str | None]]:
-    letters = []
-    broker.declare_queue(queue_name, ensure=True)
-    while True:
-        method, properties, body = broker.channel.basic_get(queue_name + ".XQ")
-        if method is None:
-            break
-        letters.append((_message_in(body), properties.headers["x-greenq-reason"] or None))
-    del broker.channel  # returns them
-    return letters
-
-
-def _message_in(payload: bytes) -> Message[Any] | bytes:
-    try:
-        return Message.decode(payload)
-    except DecodeError:
-        return payload
-
+_RABBITMQ: Any = {"keeps_places": False, "pushes": True, "reads_by_holding": True}
 
 CASES = {
     "stub": Case(_stub),
@@ -136,6 +128,6 @@ CASES = {
     "redis": Case(_redis),
     "redis-tls": Case(_redis_with_tls_and_few_rights),
     "redis cluster": Case(_redis_cluster),
-    "rabbitmq": Case(_rabbitmq(max_priority=10), _dead_in_rabbitmq, "raised", keeps_places=False),
-    "rabbitmq-quorum": Case(_rabbitmq(queue_type="quorum"), _dead_in_rabbitmq, "none", keeps_places=False),
+    "rabbitmq": Case(_rabbitmq(max_priority=10), "raised", **_RABBITMQ),
+    "rabbitmq-quorum": Case(_rabbitmq(queue_type="quorum"), "none", **_RABBITMQ),
 }

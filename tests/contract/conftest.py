@@ -26,12 +26,10 @@ def broker(request, case, tmp_path):
 
 
 @pytest.fixture
-def dead(case, broker):
+def dead(broker):
     """Reads the dead letters of a queue, oldest first, as (message or payload, reason)."""
 
     def dead(queue_name="default"):
-        if case.dead is not None:
-            return case.dead(broker, queue_name)
         letters = broker.dead_letters_of(queue_name).each(oldest_first=True)
         return [(letter.message or letter.payload, letter.reason) for letter in letters]
 

@@ -40,7 +40,8 @@ def test_quorum_queues_have_a_delivery_limit_that_is_never_met():
 
     for queue in topology.of("default"):
         assert queue.arguments["x-queue-type"] == "quorum"
-    assert arguments(topology, "default")["x-delivery-limit"] == 2**31 - 1
+        # The server drops dead letters beyond a limit of its own, and each look counts.
+        assert queue.arguments["x-delivery-limit"] == 2**31 - 1
 
 
 def test_arguments_of_the_application_are_for_the_queue_itself():

@@ -59,6 +59,7 @@ class Attachment:
         self._ladders: set[str] = set()
         self._no_ladder_at: dict[str, float] = {}
         self._inboxes: dict[str, Inbox] = {}
+        self._turns: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
 
     # -- queues
@@ -132,6 +133,11 @@ class Attachment:
         """How many messages of a queue this process has."""
         inbox = self._inboxes.get(queue_name)
         return 0 if inbox is None or inbox.subscription.lost is not None else inbox.subscription.in_hand
+
+    def turn_at(self, queue_name: str) -> threading.RLock:
+        """For who takes dead letters of a queue in hand: what one holds the next would not see."""
+        with self._lock:
+            return self._turns.setdefault(queue_name, threading.RLock())
 
     # -- storing
 

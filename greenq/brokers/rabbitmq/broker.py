@@ -24,6 +24,7 @@ from ...verdict import Envelope
 from .attachment import Attachment
 from .borrowed import BorrowedConnections
 from .consumer import RabbitmqConsumer
+from .dead_letters import RabbitmqDeadLetters
 from .parameters import make_parameters, where_all
 from .topology import Topology, check_name
 
@@ -255,10 +256,19 @@ class RabbitmqBroker(Broker):
     def queue_counts(self, queue_name: str) -> QueueCounts:
         """How many messages of a queue are ready, delayed and dead; RabbitMQ does not tell how many are reserved.
 
-        May switch.
+        Dead letters that somebody looks at in this moment are not counted. May switch.
         """
         ready, delayed, dead = self.get_queue_message_counts(queue_name)
         return QueueCounts(ready=ready, reserved=None, delayed=delayed, dead=dead)
+
+    def dead_letters_of(self, queue_name: str) -> RabbitmqDeadLetters:
+        """The dead letters of a queue; see Broker. To look at them is to take them in hand for a moment.
+
+        Raises:
+          ValueError: No queue can have this name.
+        """
+        check_name(canonical_queue_name(queue_name))
+        return RabbitmqDeadLetters(self, queue_name)
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
         """How many messages are ready in a queue, in its delay queue and ladder, and dead. May switch."""

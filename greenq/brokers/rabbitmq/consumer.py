@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, read_eta, without_eta
 from ...errors import ConnectionClosed, ConnectionError, DecodeError
+from ...failures import dead_payload
 from ...message import Message
-from ...names import canonical_queue_name, check_queue_name, dead_letter_queue_name
+from ...names import canonical_queue_name, check_queue_name
 from ...verdict import Action, Verdict
+from .dead_letters import letter
 from .deliveries import MOST_LOSSES, Trials, copy, losses
 from .publisher import Outgoing
 from .subscription import Subscription
@@ -29,9 +31,6 @@ from .wire import Delivery
 if TYPE_CHECKING:
     from .attachment import Attachment
 
-#: Why a message is a dead letter.
-REASON_HEADER = "x-greenq-reason"
-
 #: Seconds in which the server delivers again what was in hand when a connection was lost.
 _ADOPTION_S = 3.0
 
@@ -39,9 +38,6 @@ _ADOPTION_S = 3.0
 #: back, and RabbitMQ delivers them again at once: without a pause that would be a loop, as fast as both
 #: can, for as long as the queue of a rung is full or its node is away.
 _BEFORE_AGAIN_S = 1.0
-
-#: Headers have to fit into one frame.
-_LONGEST_REASON = 4000
 
 
 class RabbitmqMessage(MessageProxy):
@@ -444,7 +440,7 @@ class Inbox:
         except DecodeError:
             name = f"of {len(delivery.body)} bytes"
         self.logger.error("Message %s of queue %s goes to the dead letters: %s", name, self.queue_name, reason)
-        return _letter(self.queue_name, delivery, delivery.body, reason)
+        return letter(self.queue_name, delivery, delivery.body, reason, lost=count)
 
     def ended(self, delivery: Delivery) -> None:
         """A message was settled."""
@@ -574,23 +570,8 @@ def _follows(verdict: Verdict) -> bool:
 
 
 def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:
-    message = verdict.message
+    message: Any = verdict.message
     reason = verdict.reason or message.reason or ""
-    return _letter(queue_name, message.delivery, _payload_now(message), reason)
-
-
-def _letter(queue_name: str, delivery: Delivery, body: bytes, reason: str) -> Outgoing:
-    # Without half characters, which JSON allows and UTF-8 does not.
-    text = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
-    return Outgoing(dead_letter_queue_name(queue_name), body, delivery.properties.priority, {REASON_HEADER: text})
-
-
-def _payload_now(message: MessageProxy) -> bytes:
-    """The message with what was noted on it since, such as a traceback."""
-    stored: bytes = message.delivery.body
-    if isinstance(message, Undecodable):
-        return stored
-    try:
-        return message._message.encode()
-    except Exception:  # what was noted does not fit; better without it than not at all
-        return stored
+    payload = dead_payload(message)
+    body = message.delivery.body if payload is None else payload
+    return letter(queue_name, message.delivery, body, reason)

@@ -36,7 +36,8 @@ _MOST_LATE_MS = 200
 MOST_PRIORITY = 255
 
 #: RabbitMQ counts what is returned, too, so its own limit must never be met: greenq counts itself.
-#: With a limit, what is returned goes back to its place; without one, to the end.
+#: With a limit, what is returned goes back to its place; without one, to the end. For dead letters,
+#: too: each look returns them, and RabbitMQ 4 drops what was returned 20 times if nobody says more.
 _DELIVERY_LIMIT = 2**31 - 1
 
 #: AMQP's names have 255 bytes, and the longest of ours has this much more than the queue's.
@@ -93,7 +94,7 @@ class Topology:
             kind = {"x-queue-type": "quorum"}
             limit = {"x-delivery-limit": _DELIVERY_LIMIT}
         return [
-            Queue(dead_letter_queue_name(queue_name), {**kind, "x-message-ttl": self.dead_message_ttl_ms}),
+            Queue(dead_letter_queue_name(queue_name), {**kind, **limit, "x-message-ttl": self.dead_message_ttl_ms}),
             Queue(queue_name, {**kind, **limit, **to_the_dead, **self.queue_arguments}),
             Queue(delay_queue_name(queue_name), {**kind, **limit, **to_the_dead}),
         ]
