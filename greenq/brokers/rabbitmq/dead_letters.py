@@ -628,23 +628,31 @@ class Hand:
         self._ask(self._close)
 
     def _give_back(self, answer: Answer) -> None:
-        deadline = self._loop.later(_RETURN_S, answer.give)
+        deadline: Any = None
+        expected = 0
 
-        def on_count(frame: Any) -> None:
-            if answer.is_given or self._lost is not None:
-                return
-            if frame.method.message_count >= len(self._held):
-                deadline.cancel()
-                answer.give()
-            else:
-                self._loop.later(_ASK_EVERY_S, ask)
+        def give_back(frame: Any) -> None:
+            nonlocal deadline, expected
+            expected = frame.method.message_count + len(self._held)
+            deadline = self._loop.later(_RETURN_S, answer.give)
+            self._channel.basic_nack(0, multiple=True, requeue=True)
+            ask()
 
         def ask() -> None:
             if not answer.is_given and self._lost is None and self._channel.is_open:
                 self._ask_count(on_count)
 
-        self._channel.basic_nack(0, multiple=True, requeue=True)
-        ask()
+        def on_count(frame: Any) -> None:
+            if answer.is_given or self._lost is not None:
+                return
+            # Fewer, for good, if others take some meanwhile.
+            if frame.method.message_count >= expected:
+                deadline.cancel()
+                answer.give()
+            else:
+                self._loop.later(_ASK_EVERY_S, ask)
+
+        self._ask_count(give_back)
 
     def _close(self, answer: Answer) -> None:
         self._answer = None
