@@ -48,6 +48,7 @@ class Slots:
         # for a greenlet. Below zero, greenlets are missing.
         self._surplus = 0
         self._number = 0
+        self._is_starting = False
         self._is_closed = False
         self._lock = runtime.lock()
         self._ready = runtime.queue()
@@ -98,12 +99,21 @@ class Slots:
         self._make_up()
 
     def _make_up(self) -> None:
-        """Start the greenlets that are missing."""
+        """Start a greenlet if one is missing."""
+        # One at a time, the next by the one that begins: jobs that do not wait need a greenlet or
+        # two however many there are.
         with self._lock:
-            while self._surplus < 0 and len(self.threads) < self.count:
+            if self._surplus < 0 and not self._is_starting and len(self.threads) < self.count:
+                self._is_starting = True
                 self._surplus += 1
                 self._number += 1
                 self.threads.add(WorkerThread(self, self._number))
+
+    def begun(self) -> None:
+        """A slot's greenlet has begun to run."""
+        with self._lock:
+            self._is_starting = False
+        self._make_up()
 
     def wake(self) -> None:
         """End waits for a free slot."""
@@ -194,6 +204,7 @@ class WorkerThread:
         turn_ends = 0.0
         is_idle = True
         try:
+            slots.begun()
             self.broker.emit_after("worker_thread_boot", self)
             while True:
                 is_new_turn = not slots.backlog()

@@ -95,3 +95,19 @@ def test_stopping_in_the_midst_of_thousands_of_short_jobs_never_hangs():
         waiting = broker.queues["default"].qsize()
         assert waiting == broker.queues["default"].unfinished_tasks
         broker.close()
+
+
+@greenlets_only
+def test_jobs_that_do_not_wait_need_few_greenlets(broker, start):
+    assert is_patched()
+
+    @greenq.actor(broker=broker)
+    def noop():
+        pass
+
+    for _ in range(2000):
+        noop.send()
+    worker = start(concurrency=1000)
+    broker.join("default", timeout=20_000)
+
+    assert len(worker.slots.threads) < 500  # all 1000 were made at once before
