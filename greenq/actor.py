@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .broker import get_broker
-from .errors import GreenqError
+from .event_loop import run_in_place
 from .logging import get_logger
 from .message import Message
 from .names import check_queue_name
@@ -52,6 +52,8 @@ class Actor(Generic[P, R]):
         self.queue_name = queue_name
         self.priority = priority
         self.options = options
+        #: Whether the function is an async one.
+        self.is_async = _is_async(fn)
         self.__name__ = getattr(fn, "__name__", actor_name)
         self.__qualname__ = getattr(fn, "__qualname__", actor_name)
         self.__doc__ = fn.__doc__
@@ -140,7 +142,27 @@ class Actor(Generic[P, R]):
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return cast(R, self._logged(_call, self.fn, args, kwargs))
+        # An async function too is run in place: its result is returned.
+        return cast(R, self._logged(run_in_place if self.is_async else _call, self.fn, args, kwargs))
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether workers await ``coroutine(...)`` on their asyncio loop instead of calling the actor."""
+        return self.is_async and type(self).__call__ is Actor.__call__
+
+    def coroutine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """A call of an async actor, to be awaited."""
+        if not self.logger.isEnabledFor(logging.DEBUG):
+            return cast(Awaitable[Any], self.fn(*args, **kwargs))
+        return self._logged_coroutine(args, kwargs)
+
+    async def _logged_coroutine(self, args: Any, kwargs: Any) -> Any:
+        self.logger.debug("Received args=%r kwargs=%r.", args, kwargs)
+        start = time.perf_counter()
+        try:
+            return await cast(Awaitable[Any], self.fn(*args, **kwargs))
+        finally:
+            self.logger.debug("Completed after %.02fms.", (time.perf_counter() - start) * 1000)
 
     def run_guarded(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have ``run(call, args, kwargs)`` call the actor. Used by workers, to interrupt it.
@@ -166,6 +188,15 @@ class Actor(Generic[P, R]):
 
     def __str__(self) -> str:
         return f"Actor({self.actor_name})"
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    if inspect.iscoroutinefunction(fn):
+        return True
+    if inspect.isroutine(fn):
+        return False
+    # An object is called by its class's __call__.
+    return inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -222,11 +253,6 @@ def actor(
     """
 
     def decorate(fn: Callable[..., Any]) -> Any:
-        if inspect.iscoroutinefunction(fn):
-            raise GreenqError(
-                f"{fn.__qualname__} is an async function, which this version cannot run: declare a plain "
-                "function. It may block as it likes, since each job has a greenlet of its own."
-            )
         name = actor_name or fn.__name__
         check_queue_name(queue_name)
         chosen = broker or get_broker()

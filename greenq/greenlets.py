@@ -9,13 +9,16 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
 from greenlet import GreenletExit, getcurrent
+
+if TYPE_CHECKING:
+    import asyncio
 
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
@@ -208,7 +211,10 @@ class GreenletRuntime:
         return _Task(greenlet)
 
     def task_name(self) -> str:
-        return str(getattr(getcurrent(), "name", "MainThread"))
+        current = getcurrent()
+        if hasattr(current, "task_name"):  # the asyncio loop's: which of its tasks
+            return str(current.task_name())
+        return str(getattr(current, "name", "MainThread"))
 
     def event(self) -> _Event:
         return _Event()
@@ -233,11 +239,30 @@ class GreenletRuntime:
             if loop is not None:
                 loop.run_callback_threadsafe(_answer_all, group)
 
+    def start_event_loop(
+        self, serve: Callable[[asyncio.AbstractEventLoop], None], *, name: str
+    ) -> tuple[asyncio.AbstractEventLoop, _Task]:
+        from .greenlet_loop import GreenletLoop, LoopGreenlet
+
+        share_asyncio()
+        loop = GreenletLoop()
+        greenlet = LoopGreenlet(serve, loop)
+        greenlet.name = name
+        greenlet.start()
+        return loop, _Task(greenlet)
+
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         _start_new_thread(run, ())
 
     native_lock = staticmethod(_allocate_lock)
     native_socket = staticmethod(get_original("socket", "socket"))
+
+
+def share_asyncio() -> None:
+    """Let every greenlet of this process run an asyncio loop of its own, at the same time."""
+    from .greenlet_selector import install
+
+    install()
 
 
 def contain_exits() -> None:

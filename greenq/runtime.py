@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Event(Protocol):
@@ -60,21 +63,25 @@ class Task(Protocol):
         ...
 
 
-class Guard(Protocol):
+class Interruptible(Protocol):
+    """Actor's code that runs, and can be interrupted."""
+
+    #: The last interrupt that was sent; None if there was none.
+    interrupted_by: type[BaseException] | None
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        """Interrupt it, with this as the reason; False if it does not run."""
+        ...
+
+
+class Guard(Interruptible, Protocol):
     """The stretch of a task in which it may be interrupted: the actor's own code.
 
     An interrupt is raised inside ``run`` or not at all: never in what comes after it.
     """
 
-    #: The last interrupt that was sent; None if there was none.
-    interrupted_by: type[BaseException] | None
-
     def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call this function; interrupts may be raised in it. Called by the task itself."""
-        ...
-
-    def interrupt(self, exception: type[BaseException]) -> bool:
-        """Raise this in the task; False if it is not inside ``run``."""
         ...
 
 
@@ -118,6 +125,12 @@ class Runtime(Protocol):
 
     def answer(self, requests: list[Any]) -> None:
         """Answer requests of tasks; called by a native thread."""
+        ...
+
+    def start_event_loop(
+        self, serve: Callable[[asyncio.AbstractEventLoop], None], *, name: str
+    ) -> tuple[asyncio.AbstractEventLoop, Task]:
+        """A new asyncio loop, and the task that calls ``serve(loop)``, which runs it."""
         ...
 
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:

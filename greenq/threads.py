@@ -8,7 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class _Task:
@@ -122,6 +125,14 @@ class ThreadRuntime:
     def answer(self, requests: list[_Request]) -> None:
         for request in requests:
             request.answer()
+
+    def start_event_loop(
+        self, serve: Callable[[asyncio.AbstractEventLoop], None], *, name: str
+    ) -> tuple[asyncio.AbstractEventLoop, _Task]:
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        return loop, _Task(lambda: serve(loop), name)
 
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()

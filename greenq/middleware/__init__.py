@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import Interrupt, MiddlewareError, Shutdown, SkipMessage, TimeLimitExceeded
 from .age_limit import AgeLimit
+from .async_io import AsyncIO
 from .current_message import CurrentMessage
 from .middleware import Middleware
 from .retries import Retries
@@ -12,6 +13,7 @@ from .time_limit import TimeLimit
 
 __all__ = [
     "AgeLimit",
+    "AsyncIO",
     "CurrentMessage",
     "Interrupt",
     "Middleware",

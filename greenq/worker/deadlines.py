@@ -11,7 +11,7 @@ import itertools
 import time
 
 from ..errors import TimeLimitExceeded
-from ..runtime import Guard, Runtime, Timer
+from ..runtime import Interruptible, Runtime, Timer
 
 #: Entries of ended jobs stay in the heap until they surface; when there are this many,
 #: and more than there are live ones, the heap is built anew.
@@ -25,8 +25,8 @@ class Deadline:
 
     __slots__ = ("guard",)
 
-    def __init__(self, guard: Guard) -> None:
-        self.guard: Guard | None = guard
+    def __init__(self, guard: Interruptible) -> None:
+        self.guard: Interruptible | None = guard
 
 
 class Deadlines:
@@ -41,7 +41,7 @@ class Deadlines:
         self._timer: Timer | None = None
         self._armed_for = float("inf")
 
-    def start(self, guard: Guard, limit_ms: float) -> Deadline:
+    def start(self, guard: Interruptible, limit_ms: float) -> Deadline:
         """Interrupt what this guard guards when this many milliseconds have passed."""
         at = time.monotonic() + limit_ms / 1000
         deadline = Deadline(guard)

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from .. import errors
 from ..exit_codes import ExitCode
-from ..greenlets import contain_exits
+from ..greenlets import contain_exits, share_asyncio
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
@@ -61,6 +61,7 @@ def main() -> NoReturn:
     process = WorkerProcess(control_fd, report_fd)
     process.take_signals()
     process.read_options()
+    share_asyncio()
     try:
         process.boot()
     except CannotStart as failure:

@@ -31,9 +31,11 @@ from ..failures import drop_notes, keep_failure, note_failure
 from ..logging import get_logger
 from ..message import Message
 from ..middleware.retries import expected_exceptions
-from ..runtime import Guard, Runtime
+from ..runtime import Guard, Interruptible, Runtime
 from ..verdict import Action, Envelope, Verdict
+from .async_jobs import AsyncJob
 from .deadlines import Deadlines
+from .outcome import Outcome
 
 if TYPE_CHECKING:
     from .consumer import ConsumerThread
@@ -53,13 +55,27 @@ class Processor:
         self._broker = broker
         self._deadlines = deadlines
 
-    def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> None:
-        """Run a message's actor and hand its verdict over. Switches when the actor does."""
+    def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> AsyncJob | None:
+        """Run a message's actor and hand its verdict over. Switches when the actor does.
+
+        A coroutine is not run here: it is returned as a job that is ready to start, for which
+        ``finish`` is called once it has ended.
+        """
         actor = self.resolve(message)
         if actor is not None:
-            outcome = self.perform(message, actor, guard)
+            outcome = self.announce(message)
+            if outcome is None:
+                if actor.is_coroutine:
+                    return AsyncJob(message, consumer, actor, self._deadlines)
+                outcome = self.perform(message, actor, guard)
             self.judge(message, actor, outcome, guard)
         consumer.completer.hand_over(self.settle(message, consumer.writes_follow_ups))
+        return None
+
+    def finish(self, job: AsyncJob) -> None:
+        """Hand over the verdict on a job that has run on the asyncio loop. May switch: hooks run here."""
+        self.judge(job.message, job.actor, job.take_outcome(), job)
+        job.consumer.completer.hand_over(self.settle(job.message, job.consumer.writes_follow_ups))
 
     # -- resolve
 
@@ -84,16 +100,18 @@ class Processor:
 
     # -- perform
 
-    def perform(self, message: MessageProxy, actor: Actor[Any, Any], guard: Guard) -> Outcome:
-        """Announce the message to the middleware, then run the actor unless that forbids it."""
+    def announce(self, message: MessageProxy) -> Outcome | None:
+        """Announce the message to the middleware; the outcome if that forbids to run it."""
         try:
             self._broker.emit_before("process_message", message)
         except SkipMessage as error:
             return Outcome(skipped_by=error)
         except MiddlewareError as error:
             return Outcome(exception=error)
-        if message.failed:
-            return Outcome()
+        return Outcome() if message.failed else None
+
+    def perform(self, message: MessageProxy, actor: Actor[Any, Any], guard: Guard) -> Outcome:
+        """Run the actor."""
         # The clock runs while the actor does and no longer: hooks, retries and acks are never
         # interrupted. Nothing of ours is inside the guard, where an interrupt could strike it
         # with a lock held.
@@ -112,7 +130,7 @@ class Processor:
 
     # -- judge
 
-    def judge(self, message: MessageProxy, actor: Actor[Any, Any], outcome: Outcome, guard: Guard) -> None:
+    def judge(self, message: MessageProxy, actor: Actor[Any, Any], outcome: Outcome, guard: Interruptible) -> None:
         """Tell the middleware how it went; what it decides is kept on the message."""
         exception = outcome.exception
         if guard.interrupted_by is not None:
@@ -239,23 +257,6 @@ class Processor:
             except MessageTooLarge:
                 if not drop_notes(message.options):
                     raise
-
-
-class Outcome:
-    """How an actor's run ended."""
-
-    __slots__ = ("exception", "result", "skipped_by")
-
-    def __init__(
-        self,
-        result: Any = None,
-        *,
-        exception: BaseException | None = None,
-        skipped_by: SkipMessage | None = None,
-    ) -> None:
-        self.result = result
-        self.exception = exception
-        self.skipped_by = skipped_by
 
 
 def wrong_option(message: Message[Any], broker: Broker) -> str | None:

@@ -2,7 +2,8 @@
 
 A slot is a number first: a consumer takes free ones before it fetches as many messages.
 The greenlets (WorkerThread, as the API calls them) are made when there is work for them,
-and live on: each takes the next message without a switch if there is one.
+and live on: each takes the next message without a switch if there is one. A job that is a
+coroutine keeps its slot and leaves its greenlet; see async_jobs.py.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 from ..broker import Broker
 from ..consumer import MessageProxy
 from ..errors import describe
+from ..event_loop import EventLoop
 from ..logging import get_logger
 from ..runtime import Guard, Runtime, Task
 from ..verdict import Action, Verdict
+from .async_jobs import AsyncJob
 from .processor import Processor
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 #: A slot that finds message after message without ever waiting gives way to the rest of
 #: the process, timers and fetching included, after this long.
 _TURN_S = 0.01
+
+#: How a slot's greenlet parts from a message: its verdict was handed over; it runs on the asyncio
+#: loop now; something struck the greenlet, which takes no other.
+_SETTLED, _ON_LOOP, _SPOILT = range(3)
 
 
 class Slots:
@@ -43,6 +50,9 @@ class Slots:
         self.broker = broker
         self.processor = processor
         self.threads: set[WorkerThread] = set()
+        #: What coroutines run on; it starts with the first one.
+        self.event_loop = EventLoop(runtime)
+        self._on_loop: set[AsyncJob] = set()
         self._free = count
         # Greenlets that wait for a message or are on their way to, less messages that wait
         # for a greenlet. Below zero, greenlets are missing.
@@ -100,8 +110,8 @@ class Slots:
 
     def _make_up(self) -> None:
         """Start a greenlet if one is missing."""
-        # One at a time, the next by the one that begins: jobs that do not wait need a greenlet or
-        # two however many there are.
+        # One at a time, the next by the one that begins: jobs that do not wait, and coroutines on
+        # their way to the loop and back, need a greenlet or two however many there are.
         with self._lock:
             if self._surplus < 0 and not self._is_starting and len(self.threads) < self.count:
                 self._is_starting = True
@@ -121,9 +131,12 @@ class Slots:
 
     # -- the slots' side
 
-    def next(self) -> tuple[MessageProxy, ConsumerThread] | None:
-        """The next message for a slot; None when it is to end. Switches if there is none."""
-        item: tuple[MessageProxy, ConsumerThread] | None = self._ready.get()
+    def next(self) -> tuple[MessageProxy, ConsumerThread] | AsyncJob | None:
+        """The next message for a slot, or a coroutine's job that has ended; None when it is to end.
+
+        Switches if there is none.
+        """
+        item: tuple[MessageProxy, ConsumerThread] | AsyncJob | None = self._ready.get()
         return item
 
     def backlog(self) -> int:
@@ -138,6 +151,32 @@ class Slots:
             if self._free == self.count:
                 self._all_free.set()
         self._room.set()
+
+    def leave_to_the_loop(self, job: AsyncJob, context: contextvars.Context, thread: WorkerThread) -> None:
+        """Start a coroutine's job. It keeps the slot; the greenlet will ask for the next message."""
+        self.event_loop.start()  # first, because it may fail
+        with self._lock:
+            thread.message = None
+            self._on_loop.add(job)
+            self._surplus += 1
+        job.start(self.event_loop, context, self._has_run)
+
+    def _has_run(self, job: AsyncJob) -> None:
+        """Have a greenlet finish a job whose coroutine has ended. Called on the loop; does not wait."""
+        with self._lock:
+            self._surplus -= 1
+        self._ready.put(job)
+        self._make_up()
+        if self._is_closed:
+            self._ready.put(None)  # it outlasted its worker; the greenlet made for it must not
+
+    def take_from_the_loop(self, job: AsyncJob, thread: WorkerThread) -> contextvars.Context:
+        """A greenlet begins to finish a coroutine's job; in which context."""
+        with self._lock:
+            self._on_loop.discard(job)
+            thread.message, thread.consumer = job.message, job.consumer
+        assert job.context is not None
+        return job.context
 
     def ended(self, thread: WorkerThread, *, was_idle: bool) -> None:
         """A slot's greenlet has ended; another is made if there is work for it.
@@ -164,12 +203,17 @@ class Slots:
         with self._lock:
             items = self._ready.drain()
             self._surplus += len(items)
-        return [item for item in items if item is not None]
+            for item in items:
+                if isinstance(item, AsyncJob):
+                    self._surplus -= 1
+                    self._ready.put(item)  # it has been run already
+        return [item for item in items if isinstance(item, tuple)]
 
-    def running(self) -> list[WorkerThread]:
-        """The slots that carry a message now."""
+    def running(self) -> list[WorkerThread | AsyncJob]:
+        """What carries a message now, and can be interrupted."""
         with self._lock:
-            return [thread for thread in self.threads if thread.message is not None]
+            threads = [thread for thread in self.threads if thread.message is not None]
+            return [*threads, *self._on_loop]
 
     def close(self, deadline: float) -> None:
         """End the idle slots, and the busy ones once their jobs end.
@@ -214,12 +258,13 @@ class WorkerThread:
                 is_idle = False
                 if is_new_turn:
                     turn_ends = time.monotonic() + _TURN_S
-                may_go_on = self._carry(*item)
+                end = self._finish(item) if isinstance(item, AsyncJob) else self._carry(*item)
                 del item  # an idle slot keeps nothing of its last message alive
-                if not may_go_on:
+                if end == _SPOILT:
                     slots.give_back(1)
                     break
-                slots.done()
+                if end == _SETTLED:
+                    slots.done()
                 is_idle = True
                 if time.monotonic() >= turn_ends:
                     slots.runtime.sleep(0)
@@ -228,20 +273,37 @@ class WorkerThread:
             slots.ended(self, was_idle=is_idle)
             self.broker.emit_before("worker_thread_shutdown", self)
 
-    def _carry(self, message: MessageProxy, consumer: ConsumerThread) -> bool:
-        """Carry one message to its verdict; False if this greenlet may not take another."""
+    def _carry(self, message: MessageProxy, consumer: ConsumerThread) -> int:
+        """Carry one message to its verdict, or onto the asyncio loop; how that ended."""
         # One for each job: whoever interrupts may look at a guard, be held up, and go on when
         # this thread has long had another job.
         self.guard = guard = self._slots.runtime.guard()
         self.message, self.consumer = message, consumer
+        context = contextvars.copy_context()
         try:
-            contextvars.copy_context().run(self._slots.processor.process, message, consumer, guard)
+            job = context.run(self._slots.processor.process, message, consumer, guard)
+            if job is not None:
+                self._slots.leave_to_the_loop(job, context, self)
+                return _ON_LOOP
         except BaseException as error:
             self._rescue(message, consumer, error)
-            return False
+            return _SPOILT
         finally:
             self.message = self.consumer = None
-        return guard.interrupted_by is None
+        return _SETTLED if guard.interrupted_by is None else _SPOILT
+
+    def _finish(self, job: AsyncJob) -> int:
+        """Carry a job that has ended on the asyncio loop to its verdict; how that ended."""
+        self.guard = None  # its interrupts went to the loop
+        context = self._slots.take_from_the_loop(job, self)
+        try:
+            context.run(self._slots.processor.finish, job)
+        except BaseException as error:
+            self._rescue(job.message, job.consumer, error)
+            return _SPOILT
+        finally:
+            self.message = self.consumer = None
+        return _SETTLED
 
     def _rescue(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> None:
         # Somebody killed this greenlet, or there is an error in our own code or in a hook (a

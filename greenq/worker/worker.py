@@ -7,6 +7,7 @@ import time
 
 from ..broker import Broker
 from ..errors import Shutdown
+from ..event_loop import EventLoop
 from ..logging import get_logger
 from ..middleware import Middleware
 from ..names import canonical_queue_name
@@ -85,12 +86,20 @@ class Worker:
         """How many messages were settled so far."""
         return sum(consumer.completer.settled for consumer in self.consumers.values())
 
+    @property
+    def event_loop(self) -> EventLoop:
+        """What async actors run on; it starts with the first."""
+        return self.slots.event_loop
+
     # -- start
 
     def start(self) -> None:
         """Start consuming. The broker's hooks run; nothing is waited for."""
         self.broker.emit_before("worker_boot", self)
         self._is_running = True
+        self.event_loop.offer()
+        if any(actor.is_async for actor in list(self.broker.actors.values())):
+            self.event_loop.start()  # now, because importing asyncio keeps jobs waiting
         # It is told of every queue that exists now, and of each that is declared later.
         if self._middleware not in self.broker.middleware:
             self.broker.add_middleware(self._middleware)
@@ -184,6 +193,8 @@ class Worker:
         self._let_jobs_end(deadline, grace_s)
         self._close(deadline)
         self.broker.emit_after("worker_shutdown", self)
+        # Last, because hooks may close there what coroutines have opened.
+        self.event_loop.stop(max(_left(deadline), _LAST_WRITE_S))
 
     def _give_back_unstarted(self) -> None:
         for message, consumer in self.slots.unstarted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -76,6 +77,22 @@ def test_an_actor_waits_for_the_result_of_another_one(broker, any_backend, start
     start(threads=4)
 
     assert outer.send(20).get_result(**WAIT) == 41
+
+
+def test_an_async_actor_awaits_the_results_of_many_others(broker, any_backend, start):
+    @greenq.actor(broker=broker)
+    async def inner(number):
+        await asyncio.sleep(0.001)
+        return number * 2
+
+    @greenq.actor(broker=broker)
+    async def outer(count):
+        sent = await asyncio.to_thread(inner.send_many, [(number,) for number in range(count)])
+        return sum(await asyncio.gather(*(each.aget_result(timeout=WAIT["timeout"]) for each in sent)))
+
+    start()
+
+    assert outer.send(20).get_result(**WAIT) == 380
 
 
 # -- what is stored

@@ -12,6 +12,7 @@ import greenq
 import greenq.broker
 import greenq.brokers.stub
 from tests.support.redis_server import shared_server
+from tests.support.waiting import until
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -69,3 +70,22 @@ def test_the_examples_of_results_run(opened, capsys):
     with pytest.raises(greenq.ResultMissing):
         opened["message"].get_result()
     opened["broker"].get_results_backend().close()
+
+
+def test_the_examples_of_async_actors_run(opened, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opened["__name__"] = "app"
+
+    for code in examples("async-actors.md"):
+        exec(code, opened)
+    worker = greenq.Worker(opened["broker"], worker_threads=4)
+    worker.start()
+    try:
+        opened["report"].send([1, 2])
+        opened["crawl"].send(["somewhere"] * 1000)
+        until(lambda: worker.jobs_done == 2 and len(worker.slots.running()) == 1)
+    finally:
+        worker.stop(20_000)
+
+    assert capsys.readouterr().out == "saved\n"
+    assert opened["broker"].get_queue_message_counts("default")[0] == 1

@@ -127,12 +127,19 @@ def test_an_unknown_actor_is_named_in_the_error(broker):
         broker.get_actor("missing")
 
 
-def test_an_async_function_is_refused_with_a_reason(broker):
-    with pytest.raises(greenq.GreenqError, match="async"):
+def test_async_functions_and_objects_that_are_called_like_them_are_known_as_such(broker):
+    async def work():
+        pass
 
-        @greenq.actor(broker=broker)
-        async def work():
+    class Called:
+        __name__ = "called"
+
+        async def __call__(self):
             pass
+
+    assert greenq.actor(broker=broker)(work).is_async
+    assert greenq.actor(broker=broker)(Called()).is_async
+    assert not greenq.actor(broker=broker, actor_name="plain")(lambda: None).is_async
 
 
 # -- calling

@@ -27,7 +27,10 @@ ROOMS = {
     },
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
-    "words": {"runtime", "greenlets", "threads", "lease", "per_process"},
+    "words": {
+        *("runtime", "greenlets", "threads", "lease", "per_process"),
+        *("event_loop", "greenlet_loop", "greenlet_selector"),
+    },
     # How one talks to a server or a file, for all plug-ins that keep something there.
     "stores": {"stores"},
     "domain": {
@@ -56,8 +59,8 @@ FORCED = {
 CONTRACTS = {"middleware.middleware"}
 #: The supervisor must survive everything, so it knows the standard library, psutil and these.
 SUPERVISOR_MAY_USE = {"errors", "exit_codes", "json_lines", "log_lines", "logging", "clock", "supervisor"}
-#: Who may import gevent: our words for it, and the first line of a worker process.
-GEVENT = {"greenlets", "worker.process"}
+#: Who may import gevent: our words for it, asyncio's loop on it, and the first line of a worker process.
+GEVENT = {"greenlets", "greenlet_loop", "greenlet_selector", "worker.process"}
 
 
 class Import(NamedTuple):
