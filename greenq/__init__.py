@@ -47,6 +47,7 @@ from .middleware import Middleware
 # Last, and by assignment, because `actor` is also the name of a submodule: whatever imports
 # that submodule first would leave the module under the decorator's name.
 from .actor import Actor, actor  # isort: skip
+from .generic import GenericActor  # isort: skip
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -67,6 +68,7 @@ __all__ = [
     "DecodeError",
     "Encoder",
     "EnqueueManyFailed",
+    "GenericActor",
     "GreenqError",
     "Interrupt",
     "JSONEncoder",

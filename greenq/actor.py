@@ -195,8 +195,8 @@ def _is_async(fn: Callable[..., Any]) -> bool:
         return True
     if inspect.isroutine(fn):
         return False
-    # An object is called by its class's __call__.
-    return inspect.iscoroutinefunction(type(fn).__call__)
+    # An object is called by its class's __call__, and a class-based actor by its perform().
+    return inspect.iscoroutinefunction(getattr(fn, "perform", None) or type(fn).__call__)
 
 
 def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -289,6 +289,7 @@ def _actor_name(option: str, value: object) -> str:
     """The name in an option that takes an actor or its name."""
     if isinstance(value, str):
         return value
+    value = getattr(value, "__actor__", value)  # of a class-based one
     if isinstance(value, Actor):
         return value.actor_name
     raise TypeError(f"{option} has to be an actor or the name of one, not {type(value).__name__}.")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import greenq
 from greenq.brokers.stub import StubBroker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,3 +41,14 @@ def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
     assert done.stdout.count("the bank is closed") >= 9  # three reasons, six failures
     assert done.stdout.count("charged ") == 2
     assert done.stdout.endswith("\n0\n")
+
+
+def test_the_classes_of_the_page_on_actors_are_actors():
+    greenq.set_broker(StubBroker())
+    names = {"greenq": greenq}
+
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / "docs/actors.md").read_text(), re.DOTALL):
+        exec(example, names)
+
+    assert names["Foo"]() == "Hello from Foo!"
+    assert (names["Foo"].queue_name, names["Resize"].options) == ("tasks", {"max_retries": 3})

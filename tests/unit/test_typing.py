@@ -26,6 +26,25 @@ HEAD = """
     @greenq.actor
     async def awaited(x: int) -> str:
         return str(x)
+
+    class Base(greenq.GenericActor):
+        class Meta:
+            abstract = True
+            queue_name = "q"
+
+        def title(self) -> str:
+            raise NotImplementedError
+
+        def perform(self, x: int, *, loud: bool = False) -> str:
+            return self.title() * x
+
+    class Derived(Base):
+        def title(self) -> str:
+            return self.queue_name
+
+    class Awaited(greenq.GenericActor):
+        async def perform(self, x: int) -> str:
+            return str(x)
 """
 
 
@@ -63,6 +82,14 @@ def test_right_programs_are_accepted(check):
         four: Message[str] = awaited.send(1)
         five: Message[str] = add.send_with_options(args=(1,), delay=timedelta(seconds=1), anything="goes")
         six: Message[str] = add.message_with_options(kwargs={"x": 1}, max_retries=None)
+        seven: Message[str] = Derived.send(1, loud=True)
+        eight: Message[str] = Awaited.message(1)
+        nine: Message[str] = Derived.send_with_options(args=(1,), delay=10, anything="goes")
+        ten: Message[str] = Awaited.message_with_options(args=(1,))
+        eleven: list[Message[Any]] = Derived.send_many([(1,), {"x": 2}])
+        called: Any = Derived(1)
+        actor: Actor[Any, Any] = Derived.__actor__
+        queue: str = Derived.queue_name
         """)
         == []
     )
@@ -84,6 +111,11 @@ def test_right_programs_are_accepted(check):
         'add.send_with_options(args=(1,), delay="soon")',
         "number: int = add(1)",
         "wrong: Message[int] = add.send(1)",
+        'Derived.send("one")',
+        "Derived.send()",
+        "Derived.message(1, quiet=True)",
+        'Awaited.send("one")',
+        "wrong: Message[int] = Awaited.send(1)",
     ],
 )
 def test_wrong_programs_are_refused(check, line):

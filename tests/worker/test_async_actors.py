@@ -205,6 +205,21 @@ def test_a_skipped_message_runs_no_coroutine(broker, start):
     assert not ran
 
 
+def test_a_class_based_actor_may_be_async(broker, start, noted):
+    greenq.set_broker(broker)
+
+    class Work(greenq.GenericActor):
+        async def perform(self, x):
+            await asyncio.sleep(0)
+            return x + 1
+
+    Work.send(1)
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert noted.results == [2]
+
+
 def test_an_actor_class_with_a_call_of_its_own_is_called(broker, start, noted):
     class Doubling(greenq.Actor):
         def __call__(self, *args, **kwargs):
