@@ -46,10 +46,14 @@ class Bench:
       url(str): Of the broker. Default: the embedded one, in this folder.
       count(int): How many jobs the workers tell of at once.
       queues(int): How many queues the workers consume. Default: just one.
+      app(str): The module that workers import.
     """
 
-    def __init__(self, folder: Path, url: str | None = None, *, count: int = 0, queues: int = 1) -> None:
+    def __init__(
+        self, folder: Path, url: str | None = None, *, count: int = 0, queues: int = 1, app: str = "jobs"
+    ) -> None:
         self._folder = folder
+        self._app = app
         self.url = url or f"sqlite:///{quote(str(folder / 'queue.db'))}"
         pipe_path = folder / "pipe"
         os.mkfifo(pipe_path)
@@ -112,7 +116,7 @@ class Bench:
     def start_worker(self, concurrency: int, processes: int = 1) -> float:
         """Start greenq-worker; when that was."""
         options = ["--processes", str(processes), "--concurrency", str(concurrency)]
-        return self.start([sys.executable, "-m", "greenq", *options, "jobs:broker"])
+        return self.start([sys.executable, "-m", "greenq", *options, f"{self._app}:broker"])
 
     def start_idle_worker(self, concurrency: int) -> psutil.Process:
         """Start greenq-worker and have it run one job; its worker process."""
@@ -196,10 +200,10 @@ def json_of(command: list[str], environment: dict[str, str] | None = None) -> Fi
 
 
 @contextlib.contextmanager
-def bench(count: int = 0, *, url: str | None = None, queues: int = 1) -> Iterator[Bench]:
+def bench(count: int = 0, *, url: str | None = None, queues: int = 1, app: str = "jobs") -> Iterator[Bench]:
     """A fresh queue, where the URL names none; what was started on it has ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="greenq-bench-") as folder:
-        opened = Bench(Path(folder), url, count=count, queues=queues)
+        opened = Bench(Path(folder), url, count=count, queues=queues, app=app)
         try:
             yield opened
         finally:
