@@ -447,6 +447,21 @@ class Broker:
         ready, reserved, delayed, dead = self.queue_counts(queue_name)
         return ready + (reserved or 0), delayed, dead
 
+    def oldest_message_age(self, queue_name: str) -> int | None:
+        """Milliseconds for which the first ready message of a queue has waited.
+
+        Of a delayed one from its due time. 0 if none is ready; None if this broker cannot tell.
+
+        Parameters:
+          queue_name(str): The queue.
+
+        Raises:
+          ConnectionError: The broker is away.
+
+        May switch.
+        """
+        return None
+
     def dead_letters_of(self, queue_name: str) -> DeadLetters:
         """The dead letters of a queue: to look at, to send back, to delete. See inspection.py.
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...broker import Broker, checked_lease
-from ...errors import QueueNotFound
+from ...consumer import read_eta
+from ...errors import DecodeError, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
+from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...per_process import PerProcess
 from ...verdict import Envelope
@@ -21,7 +23,7 @@ from .connection import check_client, database_of, is_cluster, make_client, wher
 from .consumer import RedisConsumer
 from .dead_letters import RedisDeadLetters
 from .keys import Layout
-from .scripts import COUNT, FLUSH
+from .scripts import COUNT, FLUSH, OLDEST
 from .store import store
 
 if TYPE_CHECKING:
@@ -215,6 +217,19 @@ class RedisBroker(Broker):
         of = self.layout.of(canonical_queue_name(queue_name))
         ready, reserved, delayed, dead, _ = self._attach().links.call(COUNT, of.for_count(), [])
         return QueueCounts(ready, reserved, delayed, dead)
+
+    def oldest_message_age(self, queue_name: str) -> int | None:
+        """Milliseconds for which the first ready message of a queue has waited; 0 if none is. May switch."""
+        of = self.layout.of(canonical_queue_name(queue_name))
+        payloads, now, due = self._attach().links.call(OLDEST, of.for_oldest(), [MAX_MESSAGE_BYTES])
+        since = [float(due)] if due else []
+        for payload in payloads:
+            try:
+                message = Message.decode(payload)
+            except DecodeError:
+                continue  # it goes to the dead letters when its turn comes
+            since.append(read_eta(message, self.logger) or message.message_timestamp)
+        return max(0, round(now - min(since))) if since else 0
 
     def dead_letters_of(self, queue_name: str) -> RedisDeadLetters:
         """The dead letters of a queue; see Broker.

@@ -99,6 +99,9 @@ class QueueKeys:
     def for_count(self) -> Keys:
         return (self.ready, self.priorities, self.delayed, self.workers, self.dead)
 
+    def for_oldest(self) -> Keys:
+        return self.for_enqueue()
+
     def for_purge(self) -> Keys:
         return self._dead_letters()
 

@@ -19,7 +19,7 @@ from ...verdict import Envelope
 from .attachment import Attachment
 from .consumer import SqliteConsumer
 from .dead_letters import SqliteDeadLetters
-from .operations import Count, Flush, TakeBack, Write, row
+from .operations import Count, Flush, Oldest, TakeBack, Write, row
 
 if TYPE_CHECKING:
     from ...middleware import Middleware
@@ -157,6 +157,11 @@ class SqliteBroker(Broker):
         """How many messages of a queue are ready, reserved, delayed and dead. May switch."""
         counts: QueueCounts = self._attach().store.do(Count(canonical_queue_name(queue_name)))
         return counts
+
+    def oldest_message_age(self, queue_name: str) -> int | None:
+        """Milliseconds for which the first ready message of a queue has waited; 0 if none is. May switch."""
+        age_ms: int = self._attach().store.do(Oldest(canonical_queue_name(queue_name)))
+        return age_ms
 
     def dead_letters_of(self, queue_name: str) -> SqliteDeadLetters:
         """The dead letters of a queue; see Broker."""

@@ -95,6 +95,22 @@ SELECT (SELECT count(*) FROM messages WHERE state = 0 AND queue = :queue),
   coalesce((SELECT letters FROM dead_letter_counts WHERE queue = :queue), 0)
 """
 
+# By the indexes: one step for each priority in use, however many messages there are.
+OLDEST = """
+WITH RECURSIVE priorities (priority) AS (
+  SELECT min(priority) FROM messages WHERE state = 0 AND queue = :queue
+  UNION ALL
+  SELECT (SELECT min(priority) FROM messages WHERE state = 0 AND queue = :queue AND priority > before.priority)
+  FROM priorities AS before WHERE before.priority IS NOT NULL
+)
+SELECT min(since) FROM (
+  SELECT (SELECT min(due) FROM messages WHERE state = 0 AND queue = :queue AND priority = each.priority) AS since
+  FROM priorities AS each
+  UNION ALL
+  SELECT min(due) FROM messages WHERE state = 1 AND queue = :queue AND due <= :now
+)
+"""
+
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -389,3 +405,20 @@ class Count(Operation):
 
     def run(self, connection: sqlite3.Connection) -> QueueCounts:
         return QueueCounts(*connection.execute(COUNT, {"queue": self._queue}).fetchone())
+
+
+class Oldest(Operation):
+    """Look since when the first ready message of a queue waits. Its result: milliseconds, 0 if none does."""
+
+    __slots__ = ("_queue",)
+
+    writes = False
+
+    def __init__(self, queue: str) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def run(self, connection: sqlite3.Connection) -> int:
+        now = now_ms()
+        (since,) = connection.execute(OLDEST, {"queue": self._queue, "now": now}).fetchone()
+        return 0 if since is None else max(0, now - since)
