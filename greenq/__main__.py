@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from .exit_codes import ExitCode
 # the interpreter.
 if TYPE_CHECKING:
     from .cli.options import Options
+    from .metrics.shared import SharedFile
     from .supervisor import Launch
 
 # What a worker runs. It imports what this process would, from the same places; the
@@ -34,6 +35,13 @@ _WORKER = (
     "import os, sys; sys.path[:] = os.environ.pop('GREENQ_SYS_PATH').split(os.pathsep); "
     "import gevent.monkey; gevent.monkey.patch_all(); "
     "from greenq.worker.process import main; main()"
+)
+
+
+# What a fork function runs in: the same without the patch.
+_FORK = (
+    "import os, sys; sys.path[:] = os.environ.pop('GREENQ_SYS_PATH').split(os.pathsep); "
+    "from greenq.worker.fork import main; main()"
 )
 
 
@@ -103,9 +111,11 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             return ExitCode.USAGE
         supervisor = Supervisor(
             launch(options),
+            fork_launch=launch_fork(options),
             processes=options.processes,
             stop_timeout_ms=options.worker_shutdown_timeout,
             announce=_Announcer(options, started_s),
+            shared_file=_shared_file(),
         )
         return supervisor.run()
 
@@ -119,6 +129,26 @@ def launch(options: Options) -> Launch:
         environment={**os.environ, "GREENQ_SYS_PATH": os.pathsep.join(sys.path)},
         options={**asdict(options), "argv": sys.argv},
     )
+
+
+def launch_fork(options: Options) -> Launch:
+    """How a process beside the workers is started, which runs a fork function of a middleware."""
+    return replace(launch(options), command=(sys.executable, "-c", _FORK, "greenq-fork", options.broker))
+
+
+def _shared_file() -> SharedFile | None:
+    from .logging import get_logger
+    from .metrics.shared import SharedFile, setting
+
+    directory = setting("GREENQ_PROM_DB")
+    try:
+        return SharedFile(directory)
+    except OSError as error:
+        where = "in memory" if directory is None else f"in {directory} (GREENQ_PROM_DB)"
+        get_logger("greenq", "MainProcess").error(
+            "Metrics cannot be kept %s: %s. Going on without.", where, error.strerror
+        )
+        return None
 
 
 class _Announcer:

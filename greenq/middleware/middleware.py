@@ -37,7 +37,11 @@ class Middleware:
 
     @property
     def forks(self) -> list[Callable[[], int]]:
-        """Functions to run in processes of their own beside the workers."""
+        """Functions to run beside the workers of a command, each once, in a plain process of its own.
+
+        They stand at the top level of a module, take nothing, and return an exit code. One that
+        returns 0 or None is done, one that fails is started again, and TERM raises SystemExit in it.
+        """
         return []
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:

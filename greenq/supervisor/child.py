@@ -27,7 +27,7 @@ class Launch:
         descriptors on which it reads commands and writes reports.
       environment(Mapping[str, str]): Its environment variables.
       options(Mapping[str, Any]): What it is told first: ``{"command": "start", "number":
-        its place, "patient": see Child, "options": these}``.
+        its place, "patient": see Child, "shared_fd" and "area": see Child, "options": these}``.
     """
 
     command: tuple[str, ...]
@@ -46,6 +46,9 @@ class Child:
       launch(Launch): How it is started.
       patient(bool): Whether it is to wait for as long as it takes for what it cannot start
         without, and is not there: as one that replaces a worker that had it.
+      name(str): For the log. Default: by its place.
+      shared_fd(int): Of a file that it inherits. Default: none.
+      area(int): The number of its part of that file. Default: none.
 
     Attributes:
       pid(int): Its process id.
@@ -62,8 +65,19 @@ class Child:
       OSError: The system has no room for another process, or for its pipes.
     """
 
-    def __init__(self, number: int, launch: Launch, *, patient: bool) -> None:
+    def __init__(
+        self,
+        number: int,
+        launch: Launch,
+        *,
+        patient: bool,
+        name: str | None = None,
+        shared_fd: int | None = None,
+        area: int | None = None,
+    ) -> None:
         self.number = number
+        self.area = area
+        self._name = name or f"Worker {number}"
         self.ready_at: float | None = None
         self.worker_id: str | None = None
         self.did_a_job = False
@@ -73,18 +87,28 @@ class Child:
         self.kill_at: float | None = None
         self.killed = False
         self._reports = Decoder()
-        self._start(launch)
-        self._tell({"command": "start", "number": number, "patient": patient, "options": dict(launch.options)})
+        self._start(launch, shared_fd)
+        self._tell(
+            {
+                "command": "start",
+                "number": number,
+                "patient": patient,
+                "shared_fd": shared_fd,
+                "area": area,
+                "options": dict(launch.options),
+            }
+        )
 
-    def _start(self, launch: Launch) -> None:
+    def _start(self, launch: Launch, shared_fd: int | None) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:
-            control, self._control_fd = os.pipe()
+            control, control_fd = os.pipe()
+            self._control_fd: int | None = control_fd
             childs_ends.callback(os.close, control)
-            on_failure.callback(os.close, self._control_fd)
+            on_failure.callback(os.close, control_fd)
             self.report_fd, report = os.pipe()
             childs_ends.callback(os.close, report)
             on_failure.callback(os.close, self.report_fd)
-            os.set_blocking(self._control_fd, False)
+            os.set_blocking(control_fd, False)
             os.set_blocking(self.report_fd, False)
             # It lets the signals through as soon as it has handlers for them: none can kill
             # it, or print a KeyboardInterrupt, before it has.
@@ -93,7 +117,7 @@ class Child:
                     [*launch.command, str(control), str(report)],
                     env=dict(launch.environment),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(control, report),
+                    pass_fds=(control, report) if shared_fd is None else (control, report, shared_fd),
                 )
             on_failure.pop_all()
         self.pid = self._process.pid
@@ -122,6 +146,8 @@ class Child:
         return told
 
     def _tell(self, command: dict[str, Any]) -> bool:
+        if self._control_fd is None:
+            return False
         # A pipe that is full belongs to a worker that has stopped reading: never wait for it.
         try:
             os.write(self._control_fd, encode(command))
@@ -140,6 +166,15 @@ class Child:
         if self.ready_at is None or not self._tell({"command": "stop"}):
             os.kill(self.pid, signal.SIGTERM)
 
+    def leave(self, patience_s: float) -> None:
+        """Close its control pipe, from which it hears that it is needed no more."""
+        if self._control_fd is None:
+            return
+        self.stopping = True
+        self.kill_at = time.monotonic() + patience_s
+        os.close(self._control_fd)
+        self._control_fd = None
+
     def kill(self) -> None:
         """End it at once."""
         self.killed = True
@@ -152,7 +187,8 @@ class Child:
         """Note that it was reaped; close its pipes."""
         # The supervisor reaps: subprocess is told, so that it does not try as well.
         self._process.returncode = returncode
-        os.close(self._control_fd)
+        if self._control_fd is not None:
+            os.close(self._control_fd)
         os.close(self.report_fd)
 
     @property
@@ -164,4 +200,4 @@ class Child:
         return 0.0 if self.ready_at is None else time.monotonic() - self.ready_at
 
     def __str__(self) -> str:
-        return f"Worker {self.number} (PID {self.pid})"
+        return f"{self._name} (PID {self.pid})"

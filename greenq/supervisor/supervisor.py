@@ -23,7 +23,9 @@ from typing import Any
 from ..exit_codes import ExitCode
 from ..log_lines import log_with_details
 from ..logging import get_logger
+from ..metrics.shared import SharedFile
 from .child import Child, Launch
+from .forks import Forks
 from .signals import SignalPipe, describe_exit
 from .streak import RESTART_DELAYS_S, Streak
 
@@ -75,6 +77,9 @@ class Supervisor:
         new one, and False.
       restart_delays_s(Sequence[float]): Seconds to wait after each death in a row in one
         place. The death after the last of them is one too many.
+      fork_launch(Launch): How a process beside them is started that runs a fork function.
+        Default: none is.
+      shared_file(SharedFile): In which workers count. Default: none.
     """
 
     def __init__(
@@ -85,6 +90,8 @@ class Supervisor:
         stop_timeout_ms: int,
         announce: Callable[[Mapping[str, Any], bool], None],
         restart_delays_s: Sequence[float] = RESTART_DELAYS_S,
+        fork_launch: Launch | None = None,
+        shared_file: SharedFile | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
         self._launch = launch
@@ -92,6 +99,15 @@ class Supervisor:
         self._announce = announce
         self._places = [Place(number, Streak(restart_delays_s)) for number in range(1, processes + 1)]
         self._children: dict[int, Child] = {}
+        self._shared_file = shared_file
+        self._beside: dict[int, Child] = {}
+        self._forks = Forks(
+            fork_launch,
+            restart_delays_s=restart_delays_s,
+            patience_s=self._patience_s,
+            on_start=self._watch_fork,
+            shared_fd=None if shared_file is None else shared_file.fd,
+        )
         self._orphans: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
@@ -123,7 +139,11 @@ class Supervisor:
     def _is_over(self) -> bool:
         if self._exit_code is None:
             return False
-        return not self._children or (self._give_up_at is not None and time.monotonic() >= self._give_up_at)
+        if not self._children:
+            self._forks.stop(workers_are_gone=True)
+            if not self._beside:
+                return True
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
 
     def _conclude(self) -> int:
         assert self._exit_code is not None
@@ -156,11 +176,12 @@ class Supervisor:
         self._exit_code = exit_code
         for child in self._children.values():
             child.stop(self._patience_s)
+        self._forks.stop(workers_are_gone=False)
 
     def _kill_all(self) -> None:
         self._exit_code = ExitCode.KILLED
         self._give_up_at = time.monotonic() + REAP_AFTER_KILL_S
-        for child in self._children.values():
+        for child in self._all():
             child.kill()
 
     # -- starting, and starting again
@@ -173,15 +194,36 @@ class Supervisor:
             self._start_later(place, place.streak.could_not_start())
 
     def _start(self, place: Place, *, patient: bool) -> Child | None:
+        area = None
         try:
-            child = Child(place.number, self._launch, patient=patient)
+            if self._shared_file is not None:
+                area = self._shared_file.take()
+            child = Child(
+                place.number,
+                self._launch,
+                patient=patient,
+                shared_fd=None if self._shared_file is None else self._shared_file.fd,
+                area=area,
+            )
         except OSError as error:
+            self._give_back(area)
             self.logger.error("Worker %d could not be started: %s.", place.number, error)
             return None
         self.logger.debug("%s was started.", child)
         self._children[child.pid] = child
         self._selector.register(child.report_fd, selectors.EVENT_READ, child)
         return child
+
+    def _give_back(self, area: int | None) -> None:
+        if self._shared_file is not None and area is not None:
+            self._shared_file.give_back(area)
+
+    def _watch_fork(self, child: Child) -> None:
+        self._beside[child.pid] = child
+        self._selector.register(child.report_fd, selectors.EVENT_READ, child)
+
+    def _all(self) -> list[Child]:
+        return [*self._children.values(), *self._beside.values()]
 
     def _start_later(self, place: Place, delay_s: float) -> None:
         place.restart_at = time.monotonic() + delay_s
@@ -233,9 +275,11 @@ class Supervisor:
         if not self._was_ready:
             self._was_ready = True
             self._announce(facts, True)
+            self._forks.run(facts.get("forks", ()))
         if self._reloading and all(place.newcomer and place.newcomer.ready_at for place in self._places):
             self._announce(facts, False)
             self._finish_reload()
+            self._forks.run(facts.get("forks", ()))
 
     # -- deaths
 
@@ -248,17 +292,24 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            child = self._children.get(pid)
-            if child is not None:
-                self._bury(child, os.waitstatus_to_exitcode(status))
+            returncode = os.waitstatus_to_exitcode(status)
+            if pid in self._children:
+                self._bury(self._children.pop(pid), returncode)
+            elif pid in self._beside:
+                child = self._beside.pop(pid)
+                self._let_go(child, returncode)
+                self._forks.bury(child, returncode)
 
-    def _bury(self, child: Child, returncode: int) -> None:
+    def _let_go(self, child: Child, returncode: int) -> None:
         if child.report_fd in self._selector.get_map():
             self._hear(child)
         if child.report_fd in self._selector.get_map():
             self._selector.unregister(child.report_fd)
-        del self._children[child.pid]
         child.ended(returncode)
+
+    def _bury(self, child: Child, returncode: int) -> None:
+        self._let_go(child, returncode)
+        self._give_back(child.area)
         self._orphans += child.errands
         if child.worker_id is not None and (returncode not in _CLEAN or not child.stopping):
             self._orphans.append(child.worker_id)
@@ -385,7 +436,8 @@ class Supervisor:
 
     def _next_due_s(self) -> float | None:
         due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
-        due += [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        due += [child.kill_at for child in self._all() if child.kill_at is not None]
+        due += self._forks.next_due()
         if self._give_up_at is not None:
             due.append(self._give_up_at)
         if self._orphans:
@@ -395,10 +447,11 @@ class Supervisor:
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        for child in list(self._children.values()):
+        for child in self._all():
             if child.kill_at is not None and child.kill_at <= now:
                 self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)
                 child.kill()
         for place in self._places:
             if place.restart_at is not None and place.restart_at <= now and self._exit_code is None:
                 self._fill(place)
+        self._forks.do_what_is_due()

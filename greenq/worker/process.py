@@ -28,9 +28,11 @@ from ..greenlets import contain_exits, share_asyncio
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..logging import get_logger
+from ..metrics import shared
 from ..runtime import current
 from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
+from .fork import forks_of
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -156,6 +158,7 @@ class WorkerProcess:
         self.number = commands[0]["number"]
         self._is_patient: bool = commands[0]["patient"]
         self.options: dict[str, Any] = commands[0]["options"]
+        shared.hand_over(commands[0]["shared_fd"], commands[0]["area"], self.number)
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
         if not self.options["skip_logging"]:
@@ -225,6 +228,7 @@ class WorkerProcess:
             actors=len(self.broker.get_declared_actors()),
             middleware=middleware,
             modules=[self.options["broker"], *self.options["modules"]],
+            forks=forks_of(self.broker),
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")

@@ -23,7 +23,7 @@ ROOT = Path(greenq.__file__).parent
 ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
-        *("log_lines", "json_lines", "exit_codes", "extras"),
+        *("log_lines", "json_lines", "exit_codes", "extras", "metrics"),
     },
     # What greenq asks of the process it runs in: no room of its own in the plan, because
     # it stands between the leaves, which never wait, and all that do.
@@ -58,7 +58,7 @@ FORCED = {
 #: Base classes that plug-ins of any kind may be derived from.
 CONTRACTS = {"middleware.middleware"}
 #: The supervisor must survive everything, so it knows the standard library, psutil and these.
-SUPERVISOR_MAY_USE = {"errors", "exit_codes", "json_lines", "log_lines", "logging", "clock", "supervisor"}
+SUPERVISOR_MAY_USE = {"errors", "exit_codes", "json_lines", "log_lines", "logging", "clock", "metrics", "supervisor"}
 #: Who may import gevent: our words for it, asyncio's loop on it, and the first line of a worker process.
 GEVENT = {"greenlets", "greenlet_loop", "greenlet_selector", "worker.process"}
 

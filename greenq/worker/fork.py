@@ -1,0 +1,144 @@
+"""Runs a fork function of a middleware in a process of its own, beside the workers.
+
+The process is a fresh interpreter, as a worker's is, but gevent does not patch it: a fork
+function is plain Python, and may use threads. It finds its function by name, as the supervisor
+was told by the first worker that was ready.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..exit_codes import ExitCode
+from ..json_lines import Decoder, encode
+from ..log_lines import configure, log_with_details
+from ..logging import get_logger
+from ..metrics import shared
+from .application import explain
+
+if TYPE_CHECKING:
+    from ..broker import Broker
+
+#: Seconds that a function has to end after its supervisor has died.
+_ORPHAN_S = 10.0
+
+_logger = get_logger("greenq", "ForkProcess")
+
+
+def forks_of(broker: Broker) -> list[dict[str, Any]]:
+    """The fork functions of a broker's middleware, as the supervisor is told of them: each once."""
+    found: dict[str, dict[str, Any]] = {}
+    for middleware in broker.middleware:
+        for function in middleware.forks:
+            name = f"{function.__module__}:{function.__qualname__}"
+            if "<" in name or function.__module__ == "__main__":
+                _logger.error(
+                    "The fork function %s of %s is not run: another process cannot import it. Define it at the top "
+                    "level of a module.",
+                    name,
+                    type(middleware).__name__,
+                )
+                continue
+            found[name] = {"function": name, "outlasts_workers": bool(getattr(function, "outlasts_workers", False))}
+    return list(found.values())
+
+
+def main() -> None:
+    """Run the function that the supervisor names. Exits the process, with what it returned."""
+    control_fd, report_fd = (int(argument) for argument in sys.argv[-2:])
+    for fd in (control_fd, report_fd):
+        os.set_inheritable(fd, False)
+    command = _read_command(control_fd)
+    options = command["options"]
+    _set_up(command)
+    life = _Life(outlasts_workers=options["outlasts_workers"])
+    life.take_signals()
+    threading.Thread(target=life.watch_supervisor, args=(control_fd,), daemon=True).start()
+    try:
+        function = _find(options["function"])
+    except Exception as error:
+        _tell_failure(report_fd, explain(f"find the fork function {options['function']!r}", error))
+        sys.exit(ExitCode.USAGE)
+    sys.exit(function())
+
+
+def _read_command(control_fd: int) -> dict[str, Any]:
+    decoder = Decoder()
+    while True:
+        data = os.read(control_fd, 65536)
+        if not data:
+            sys.exit(ExitCode.DONE)  # the supervisor died before it could say anything
+        for command in decoder.feed(data):
+            return command
+
+
+def _set_up(command: dict[str, Any]) -> None:
+    options = command["options"]
+    shared.hand_over(command["shared_fd"], None, 0)
+    sys.argv[:] = options["argv"]
+    sys.path[:0] = [os.path.abspath(path) for path in options["path"]]
+    if not options["skip_logging"]:
+        level = logging.DEBUG if options["verbose"] else logging.INFO
+        configure(level=level, log_file=options["log_file"])
+
+
+def _find(name: str) -> Callable[[], Any]:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    function: Callable[[], Any] = found
+    return function
+
+
+def _tell_failure(report_fd: int, reason: str) -> None:
+    try:
+        os.write(report_fd, encode({"event": "failed", "reason": reason[:30_000]}))
+    except OSError:
+        line, _, details = reason.partition("\n")
+        log_with_details(_logger, logging.CRITICAL, line, details)
+
+
+class _Life:
+    """When the function is to end.
+
+    TERM asks for it, but one that outlasts the workers ends when its supervisor closes the pipe:
+    whoever stops a service may send TERM to all of its processes at once.
+    """
+
+    def __init__(self, *, outlasts_workers: bool) -> None:
+        self._waits_for_pipe = outlasts_workers
+
+    def take_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_term)
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, _leave_it_to_the_supervisor)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _on_term(self, signum: int, frame: FrameType | None) -> None:
+        if self._waits_for_pipe:
+            return
+        # A second one must not break into what the first cleans up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(ExitCode.DONE)
+
+    def watch_supervisor(self, control_fd: int) -> None:
+        while os.read(control_fd, 65536):
+            pass  # nothing is said to a fork
+        self._waits_for_pipe = False
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_S)
+        os._exit(ExitCode.KILLED)
+
+
+def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:
+    pass
