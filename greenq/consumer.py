@@ -184,6 +184,8 @@ class MessageProxy:
     _is_interrupted: bool = False
     # Who handed it out.
     _consumer: Consumer | None = None
+    # Of Prometheus: where this run is counted, and when it began on the monotonic clock.
+    _counting: tuple[memoryview[float], float] | None = None
 
     # On the class, because most messages keep most of these defaults, and a proxy is made
     # for every message.
@@ -295,6 +297,22 @@ def read_eta(message: Message[Any], logger: logging.Logger) -> int | None:
 
 
 def without_eta(message: Message[Any]) -> Message[Any]:
-    """A message that is due: on its real queue, and without its eta."""
-    options = {name: value for name, value in message.options.items() if name != "eta"}
+    """A message that is due: on its real queue, and without its eta; its options remember that."""
+    options = DueOptions(message.options)
+    eta = options.pop("eta", None)
+    if isinstance(eta, (int, float)) and abs(eta) < 2**53:
+        options.due_ms = eta
     return message._replace(queue_name=canonical_queue_name(message.queue_name), options=options)
+
+
+class DueOptions(dict[str, Any]):
+    """Options of a message that was delayed.
+
+    A dict like any other, so that nobody else sees a difference; what is made of it does not
+    remember.
+
+    Attributes:
+      due_ms(float | None): When the message fell due, in Unix milliseconds; None if it was not said.
+    """
+
+    due_ms: float | None = None

@@ -26,7 +26,10 @@ from runs import percentile
 from telling import PIPE_VARIABLE, Stretch, expected, tell
 
 import greenq
+from greenq.middleware.prometheus import Prometheus
 
+#: Whether the middleware Prometheus counts, too.
+METRICS_VARIABLE = "GREENQ_LOADTEST_METRICS"
 #: How many queues a worker consumes.
 QUEUES_VARIABLE = "GREENQ_LOADTEST_QUEUES"
 
@@ -39,6 +42,8 @@ LIMIT_MS = 2000
 PAUSE_S, LONG_PAUSE_S = 0.005, 10
 
 broker = greenq.get_broker()
+if os.environ.get(METRICS_VARIABLE):
+    broker.add_middleware(Prometheus())
 for _number in range(1, int(os.environ.get(QUEUES_VARIABLE, "1"))):
     broker.declare_queue(f"queue-{_number}")
 

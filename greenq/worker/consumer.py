@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..consumer import BatchConsumer, MessageProxy, Undecodable
 from ..errors import ConnectionError
 from ..logging import get_logger
+from ..names import canonical_queue_name
 from ..runtime import Task
 from ..verdict import Action, Verdict
 from .completer import Completer
@@ -33,6 +34,9 @@ class ConsumerThread:
     def __init__(self, worker: Worker, queue_name: str) -> None:
         self.logger = get_logger(__name__, f"{type(self).__name__}({queue_name})")
         self.queue_name = queue_name
+        self.canonical_name = canonical_queue_name(queue_name)
+        #: How many bytes that were no message it has come upon.
+        self.undecodable = 0
         self.broker = worker.broker
         self.worker = worker
         self.outage = worker.outage
@@ -48,6 +52,11 @@ class ConsumerThread:
         self._quiet = worker.runtime.event()
         self._failing_since: float | None = None
         self.task: Task = worker.runtime.spawn(self._run, name=f"consumer of {queue_name}")
+
+    @property
+    def held_messages(self) -> list[MessageProxy]:
+        """Delayed messages that it holds until they are due."""
+        return []
 
     # -- called by the worker
 
@@ -194,6 +203,7 @@ class ConsumerThread:
             self.worker.slots.deliver(good, self)
 
     def _reject(self, message: Undecodable) -> None:
+        self.undecodable += 1
         self.logger.error(
             "%d bytes in queue %s are no message and go to the dead letters: %s",
             len(message.payload),

@@ -38,6 +38,10 @@ class DelayedConsumerThread(ConsumerThread):
         """How many messages it holds."""
         return len(self._held)
 
+    @property
+    def held_messages(self) -> list[MessageProxy]:
+        return [message for _, _, message in self._held]
+
     def _prefetch(self) -> int:
         return self.worker.delay_prefetch
 

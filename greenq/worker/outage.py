@@ -42,10 +42,17 @@ class Outage:
         self.logger = get_logger(__name__, type(self))
         self._lock = runtime.lock()
         self._runtime = runtime
+        #: How many outages are over.
+        self.ended = 0
         self._failing: set[object] = set()
         self._began = 0.0
         self._works_since: float | None = None  # while it is not told that it is over
         self._timer: Timer | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it lasts now."""
+        return bool(self._failing)
 
     def note_failure(self, task: object, error: Exception) -> None:
         """A task cannot reach the broker, and tries again."""
@@ -84,4 +91,5 @@ class Outage:
         with self._lock:
             works_since, self._works_since = self._works_since, None
         if works_since is not None:
+            self.ended += 1
             self.logger.info("The broker is back, after %.1f s.", works_since - self._began)

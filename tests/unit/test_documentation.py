@@ -10,6 +10,7 @@ from pathlib import Path
 
 import greenq
 from greenq.brokers.stub import StubBroker
+from greenq.metrics.catalogue import METRICS, Labels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +22,20 @@ def test_the_page_on_actors_lists_every_option_there_is():
     documented = set(re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE))
 
     assert documented == StubBroker().actor_options
+
+
+def test_the_page_on_metrics_lists_every_metric_as_it_is_served():
+    page = (ROOT / "docs/metrics.md").read_text()
+    _, table = page.split("| name | type | labels | unit | meaning |\n|---|---|---|---|---|\n")
+
+    documented = [tuple(line.strip("| ").split(" | ")) for line in table.split("\n\n")[0].splitlines()]
+
+    assert documented == [
+        (f"`{metric.name}`", metric.type, ", ".join(labels.value), metric.unit, metric.meaning)
+        for labels in Labels
+        for metric in METRICS
+        if metric.labels is labels
+    ]
 
 
 def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
