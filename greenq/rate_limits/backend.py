@@ -96,6 +96,31 @@ class RateLimiterBackend:
         """
         self.decr(key, 1, 0, ttl)
 
+    def arrive(self, key: str, member: str, parties: int, ttl: int) -> bool:
+        """Note that one of several has arrived; whether it was the one that made them complete.
+
+        A member counts once, however often it arrives, and the one that was the last gets the same
+        answer each time: so whoever died between this and what it was to do then does it again.
+
+        Parameters:
+          key(str): Of this one occasion and no other: use a UUID.
+          member(str): Who arrives.
+          parties(int): How many have to, 1 or more. The same for all of them.
+          ttl(int): Milliseconds for which the arrivals are remembered, from the latest new one.
+
+        Returns:
+          True for the member that was the last of them to arrive, else False.
+        """
+        # A backend of the API reference only counts, so this takes it several steps: a process that
+        # is killed between them leaves its member noted and not counted.
+        was_last = f"{key}@last@{member}"
+        if not self.add(f"{key}@{member}", 1, ttl):
+            return self.decr(was_last, 0, 0, ttl)
+        if self.incr(key, 1, parties - 1, ttl):
+            return False
+        # Beyond the number of parties nobody is the last any more.
+        return self.add(f"{key}@full", 1, ttl) and self.add(was_last, 1, ttl)
+
     def wait(self, key: str, timeout: int) -> bool:
         """Wait until ``wait_notify`` is called for a key, or return at once if it was.
 

@@ -198,6 +198,52 @@ def test_a_holder_whose_lease_was_lost_gives_nothing_back(backend, key):
     assert not backend.take(key, "third", 1, LONG)
 
 
+# -- who has arrived
+
+
+def test_the_last_of_several_to_arrive_is_told(backend, key):
+    assert [backend.arrive(key, member, 3, LONG) for member in "abc"] == [False, False, True]
+
+
+def test_one_party_alone_is_the_last(backend, key):
+    assert backend.arrive(key, "a", 1, LONG)
+
+
+def test_a_member_that_arrives_again_counts_once(backend, key):
+    assert [backend.arrive(key, member, 3, LONG) for member in "aaaba"] == [False] * 5
+    assert backend.arrive(key, "c", 3, LONG)
+
+
+def test_the_last_one_gets_its_answer_each_time_and_nobody_else_does(backend, key):
+    for member in "abc":
+        backend.arrive(key, member, 3, LONG)
+
+    assert [backend.arrive(key, member, 3, LONG) for member in "abcc"] == [False, False, True, True]
+
+
+def test_nobody_is_the_last_beyond_the_number_of_parties(backend, key):
+    assert [backend.arrive(key, member, 2, LONG) for member in "abcd"] == [False, True, False, False]
+
+
+def test_of_many_that_arrive_at_once_each_twice_exactly_one_is_the_last(backend, key):
+    told = at_once(20, lambda number: backend.arrive(key, str(number % 10), 10, LONG))
+
+    lasts = {number % 10 for number, is_last in enumerate(told) if is_last}
+    assert len(lasts) == 1
+
+
+def test_arrivals_are_forgotten_after_their_ttl(backend, key):
+    assert [backend.arrive(key, member, 1, 1000) for member in "ab"] == [True, False]
+
+    until(lambda: backend.arrive(key, "b", 1, 1000))
+
+
+def test_arrivals_of_one_key_are_none_of_another(backend, key):
+    assert not backend.arrive(key, "a", 2, LONG)
+    assert not backend.arrive(key + "@other", "b", 2, LONG)
+    assert backend.arrive(key, "b", 2, LONG)
+
+
 # -- limiters
 
 

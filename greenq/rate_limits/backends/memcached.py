@@ -88,6 +88,18 @@ class MemcachedBackend(WaitingBackend):
 
         self._change(_holders(key), change, ttl)
 
+    def arrive(self, key: str, member: str, parties: int, ttl: int) -> bool:
+        number = 0
+
+        def change(numbers: dict[str, int] | None) -> dict[str, int] | None:
+            nonlocal number
+            numbers = numbers or {}
+            number = numbers.get(member, len(numbers) + 1)
+            return None if member in numbers else {**numbers, member: number}
+
+        self._change(key + "@arrived", change, ttl)
+        return number == parties
+
     def _sum(self, keys: list[str]) -> int:
         with client_of(self.pool) as client:
             stored = client.get_many([safe_key(key) for key in keys])

@@ -14,6 +14,7 @@ _INCR = Script(__package__, "incr", is_repeatable=False)
 _DECR = Script(__package__, "decr", is_repeatable=False)
 _INCR_AND_SUM = Script(__package__, "incr_and_sum", is_repeatable=False)
 _TAKE = Script(__package__, "take", is_repeatable=True)
+_ARRIVE = Script(__package__, "arrive", is_repeatable=True)
 
 
 class RedisBackend(WaitingBackend):
@@ -53,6 +54,9 @@ class RedisBackend(WaitingBackend):
 
     def give_back(self, key: str, holder: str, ttl: int) -> None:
         command(self.client, "ZREM", _holders(key), holder)
+
+    def arrive(self, key: str, member: str, parties: int, ttl: int) -> bool:
+        return bool(call(self.client, _ARRIVE, [key + "@arrived"], [member, parties, ttl]))
 
 
 def _holders(key: str) -> str:

@@ -26,6 +26,14 @@ HELD = "SELECT count(*), coalesce(max(holder = ?), 0) FROM holders WHERE key = ?
 TAKE = "INSERT OR REPLACE INTO holders (key, holder, expires) VALUES (?, ?, ?)"
 GIVE_BACK = "DELETE FROM holders WHERE key = ? AND holder = ?"
 PURGE_HOLDERS = "DELETE FROM holders WHERE key = ? AND expires <= ?"
+HAS_ARRIVED = "SELECT 1 FROM holders WHERE key = ? AND holder = ?"
+FORGET_ARRIVED = "DELETE FROM holders WHERE key = ?"
+PURGE_ARRIVED = """
+DELETE FROM holders WHERE (key, holder) IN (
+  SELECT key, holder FROM holders WHERE expires <= ?
+    AND NOT EXISTS (SELECT 1 FROM counters WHERE counters.key = holders.key AND counters.expires > ?)
+  ORDER BY expires LIMIT ?)
+"""
 
 #: Counters that are over which one change drops.
 _MOST_PURGED = 4
@@ -77,6 +85,9 @@ class SqliteBackend(WaitingBackend):
 
     def give_back(self, key: str, holder: str, ttl: int) -> None:
         self._file.do(_GiveBack(text(key), holder))
+
+    def arrive(self, key: str, member: str, parties: int, ttl: int) -> bool:
+        return bool(self._file.do(_Arrive(text(key) + "@arrived", text(member), parties, ttl)))
 
     def _change(self, key: str, change: Callable[[int | None], int | None], ttl_ms: int) -> bool:
         return bool(self._file.do(_Change(text(key), change, ttl_ms)))
@@ -157,3 +168,46 @@ class _GiveBack(Operation):
 
     def run(self, connection: sqlite3.Connection) -> None:
         connection.execute(GIVE_BACK, (self._key, self._holder))
+
+
+class _Arrive(Operation):
+    """Note an arrival. Its result: whether this member was the last of them.
+
+    How many have arrived is a counter; who has, and who was the last, are rows beside it, which are
+    good for as long as the counter is.
+    """
+
+    __slots__ = ("_key", "_member", "_parties", "_ttl_ms")
+
+    def __init__(self, key: str, member: str, parties: int, ttl_ms: int) -> None:
+        super().__init__()
+        self._key = key
+        self._member = member
+        self._parties = parties
+        self._ttl_ms = ttl_ms
+
+    def run(self, connection: sqlite3.Connection) -> bool:
+        now = now_ms()
+        last = self._key + "@last"
+        row = connection.execute(GET_ONE, (self._key, now)).fetchone()
+        if row is None:
+            for key in (self._key, last):
+                connection.execute(FORGET_ARRIVED, (key,))
+        elif connection.execute(HAS_ARRIVED, (self._key, self._member)).fetchone():
+            return connection.execute(HAS_ARRIVED, (last, self._member)).fetchone() is not None
+        count = 1 if row is None else row[0] + 1
+        expires = now + self._ttl_ms
+        connection.execute(SET, (self._key, count, expires))
+        connection.execute(TAKE, (self._key, self._member, expires))
+        if count == self._parties:
+            # With the counter's key of its own, by which it is purged.
+            connection.execute(SET, (last, 1, expires))
+            connection.execute(TAKE, (last, self._member, expires))
+        return count == self._parties
+
+    @classmethod
+    def run_together(cls, connection: sqlite3.Connection, operations: Sequence[Any]) -> None:
+        super().run_together(connection, operations)
+        now, most = now_ms(), _MOST_PURGED * len(operations)
+        connection.execute(PURGE_COUNTERS, (now, most))
+        connection.execute(PURGE_ARRIVED, (now, now, most))

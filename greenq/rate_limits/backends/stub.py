@@ -21,6 +21,8 @@ class StubBackend(WaitingBackend):
         self._counters: dict[str, tuple[int, int]] = {}
         self._purge_at = 0
         self._holders: dict[str, dict[str, int]] = {}
+        self._arrived: dict[str, tuple[dict[str, int], int]] = {}
+        self._purge_arrived_at = 0
 
     def add(self, key: str, value: int, ttl: int) -> bool:
         with self._guard:
@@ -68,6 +70,20 @@ class StubBackend(WaitingBackend):
             holders.pop(holder, None)
             if not holders:
                 self._holders.pop(key, None)
+
+    def arrive(self, key: str, member: str, parties: int, ttl: int) -> bool:
+        now = now_ms()
+        with self._guard:
+            if now >= self._purge_arrived_at:
+                self._purge_arrived_at = now + _PURGE_EVERY_MS
+                self._arrived = {each: kept for each, kept in self._arrived.items() if kept[1] > now}
+            numbers, expires = self._arrived.get(key, ({}, 0))
+            if expires <= now:
+                numbers = {}
+            if member not in numbers:
+                numbers[member] = len(numbers) + 1
+                self._arrived[key] = (numbers, now + ttl)
+            return numbers[member] == parties
 
     def _get(self, key: str) -> int | None:
         value, expires = self._counters.get(key, (0, 0))
