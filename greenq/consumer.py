@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .errors import describe
 from .message import Message
 from .names import canonical_queue_name
 from .verdict import Action, Verdict
@@ -182,6 +183,10 @@ class MessageProxy:
     # actor was cut short because the worker stops.
     _is_settled: bool = False
     _is_interrupted: bool = False
+    #: Whether its actor ran and returned; it may have been failed after that all the same.
+    _has_succeeded: bool = False
+    #: Whether a hook could not do its part, so that all of it is to be done again.
+    _is_given_back: bool = False
     # Who handed it out.
     _consumer: Consumer | None = None
     # Of Prometheus: where this run is counted, and when it began on the monotonic clock.
@@ -193,7 +198,7 @@ class MessageProxy:
     _exception: BaseException | None = None
     _failure: Failure | None = None
     _released: int | None = None
-    _follow_ups: list[tuple[Message[Any], int | None]] | None = None
+    _follow_ups: list[tuple[Message[Any], int | None, bool]] | None = None
 
     def __init__(self, message: Message[Any]) -> None:
         self._message = message
@@ -223,16 +228,33 @@ class MessageProxy:
         self._message.options.update(options or {})
         self._released = delay
 
-    def follow_up(self, message: Message[Any], delay: int | None = None) -> None:
+    def follow_up(self, message: Message[Any], delay: int | None = None, *, required: bool = True) -> None:
         """Have this message enqueued in the same step in which this one is settled.
+
+        To be called in ``after_process_message``, ``after_skip_message``, ``before_ack`` or
+        ``before_nack``.
 
         Parameters:
           message(Message): What comes next.
           delay(int): Milliseconds. Default: none.
+          required(bool): Whether this one is moved to the dead letters if the other is refused (too
+            large, say): with it goes all that was to follow. If not, a WARNING tells of it. Default:
+            True.
         """
         if self._follow_ups is None:
             self._follow_ups = []
-        self._follow_ups.append((message, delay))
+        self._follow_ups.append((message, delay, required))
+
+    def give_back(self) -> None:
+        """Return the message to its queue instead of settling it: it runs again.
+
+        For a ``before_ack`` or ``before_nack`` hook that cannot do what must not be left undone.
+        """
+        self._is_given_back = True
+
+    def reason_of_death(self) -> str:
+        """Why it failed: what a middleware said, else the exception's type and text."""
+        return self.reason or (describe(self._exception) if self._exception else "failed")
 
     def stuff_exception(self, exception: BaseException) -> None:
         """Keep the exception that the actor raised, while the message is processed."""

@@ -114,6 +114,16 @@ def drop_notes(options: dict[str, Any]) -> bool:
     return options.pop(name, None) is not None
 
 
+def drop_notes_of_told(args: tuple[Any, ...]) -> bool:
+    """The same for a message that tells of another one, which is its first argument, as a dict."""
+    told = args[0] if args else None
+    if not isinstance(told, dict) or not isinstance(told.get("options"), dict):
+        return False
+    shorter = dict(told["options"])  # the other message's own stay as they are
+    told["options"] = shorter
+    return drop_notes(shorter)
+
+
 def traceback_of(exception: BaseException) -> str:
     """An exception's traceback without our own frames; its type and text alone if there are no others."""
     if isinstance(exception, RateLimitExceeded):

@@ -131,7 +131,7 @@ class Retries(Middleware):
             told = actor.broker.get_actor(name).message(
                 inner.asdict(), {"retries": failures, "max_retries": self._option("max_retries", inner, actor)}
             )
-            message.follow_up(told)
+            message.follow_up(told, required=False)
 
     def _delay_ms(self, failures: int, exception: BaseException, message: Message[Any], actor: Actor[Any, Any]) -> int:
         if isinstance(exception, Retry) and exception.delay is not None:

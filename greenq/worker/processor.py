@@ -27,7 +27,7 @@ from ..errors import (
     TimeLimitExceeded,
     describe,
 )
-from ..failures import drop_notes, keep_failure, note_failure
+from ..failures import drop_notes, drop_notes_of_told, keep_failure, note_failure
 from ..logging import get_logger
 from ..message import Message
 from ..middleware.retries import expected_exceptions
@@ -142,6 +142,7 @@ class Processor:
             self.logger.warning("Message %s was skipped.", message._message.message_id)
             self._broker.emit_after("skip_message", message)
         elif exception is None:
+            message._has_succeeded = not message.failed
             self._broker.emit_after("process_message", message, result=outcome.result)
         else:
             message.stuff_exception(exception)
@@ -206,7 +207,19 @@ class Processor:
         if message._exception is not None and (message.failed or message._released is not None):
             note_failure(message, message._exception)
         try:
+            retry = self._retry(message, writes_follow_ups)
             follow_ups = self._follow_ups(message, writes_follow_ups)
+            if not message.failed:  # there is no retry of what died because the rest was refused
+                follow_ups = retry + follow_ups
+            action = self._announce(message)
+            if message._is_given_back:
+                return Verdict(Action.REQUEUE, message)
+            # The hooks that were just called may want some as well.
+            follow_ups += self._follow_ups(message, writes_follow_ups)
+            if message.failed and action is Action.ACK:
+                # It died of those, so nothing follows from its success.
+                action = self._announce(message)
+                follow_ups = self._follow_ups(message, writes_follow_ups)
         except Exception as error:
             # The broker takes nothing: never an ack without what follows from it.
             self.logger.error(
@@ -215,31 +228,36 @@ class Processor:
                 error,
             )
             return Verdict(Action.REQUEUE, message)
+        reason = message.reason_of_death() if message.failed else None
+        return Verdict(action, message, follow_ups=follow_ups or None, reason=reason)
+
+    def _announce(self, message: MessageProxy) -> Action:
         action = Action.NACK if message.failed else Action.ACK
         try:
             self._broker.emit_before(action.value, message)
         except MiddlewareError as error:
             self.logger.warning("A before_%s hook raised %r, which changes nothing.", action.value, error)
-        reason = None
-        if message.failed:
-            exception = message._exception
-            reason = message.reason or (describe(exception) if exception else "failed")
-        return Verdict(action, message, follow_ups=follow_ups, reason=reason)
+        return action
 
-    def _follow_ups(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope] | None:
-        wanted: list[tuple[Message[Any], int | None]] = []
-        if message._released is not None and not message.failed:
-            keep_failure(message)
-            wanted.append((without_eta(message._message), message._released))
-        if message._follow_ups:
-            wanted += message._follow_ups
-        if not wanted:
-            return None
-        envelopes = []
-        for each, delay in wanted:
+    def _retry(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope]:
+        if message._released is None or message.failed:
+            return []
+        keep_failure(message)
+        return self._enqueue([(without_eta(message._message), message._released, True)], message, writes_follow_ups)
+
+    def _follow_ups(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope]:
+        wanted, message._follow_ups = message._follow_ups, None
+        return self._enqueue(wanted, message, writes_follow_ups) if wanted else []
+
+    def _enqueue(
+        self, wanted: list[tuple[Message[Any], int | None, bool]], message: MessageProxy, writes_follow_ups: bool
+    ) -> list[Envelope]:
+        """What is to be written with the verdict; nothing, with the message failed, if the broker refuses it."""
+        envelopes: list[Envelope] = []
+        for each, delay, is_required in wanted:
             try:
                 if writes_follow_ups:
-                    envelopes.append(self._prepare(each, delay))
+                    envelopes.append(self._prepare(each, delay, tells=not is_required))
                 else:
                     self._broker.enqueue(each, delay=delay)
             except (MiddlewareError, MessageTooLarge, QueueNotFound, TypeError, ValueError) as error:
@@ -247,15 +265,17 @@ class Processor:
                 self.logger.warning(
                     "A message that follows from %s was refused: %r", message._message.message_id, error
                 )
-                message.fail(f"What follows from it was refused: {describe(error)}")
+                if is_required and not message.failed:
+                    message.fail(f"What follows from it was refused: {describe(error)}")
+                    return []
         return envelopes
 
-    def _prepare(self, message: Message[Any], delay: int | None) -> Envelope:
+    def _prepare(self, message: Message[Any], delay: int | None, *, tells: bool) -> Envelope:
         while True:
             try:
                 return self._broker.prepare(message, delay=delay)
             except MessageTooLarge:
-                if not drop_notes(message.options):
+                if not (drop_notes(message.options) or (tells and drop_notes_of_told(message.args))):
                     raise
 
 

@@ -201,7 +201,7 @@ def test_a_retry_asked_for_by_the_actor_counts(judge):
 def test_an_exhausted_message_has_the_actor_told_that_asked(judge):
     verdict = judge(actor={"on_retry_exhausted": "exhausted", "max_retries": 2}, message={"retries": 2})
 
-    ((told, delay),) = verdict.follow_ups
+    ((told, delay, _),) = verdict.follow_ups
     assert told.actor_name == "exhausted"
     assert told.args[0]["options"] is verdict.options
     assert told.args[1] == {"retries": 2, "max_retries": 2}
@@ -213,7 +213,7 @@ def test_on_retry_exhausted_of_the_message_comes_first(judge):
         actor={"on_retry_exhausted": "nobody"}, message={"on_retry_exhausted": "exhausted", "max_retries": 0}
     )
 
-    assert [told.actor_name for told, _ in verdict.follow_ups] == ["exhausted"]
+    assert [told.actor_name for told, *_ in verdict.follow_ups] == ["exhausted"]
 
 
 def test_a_traceback_is_kept_short(judge):

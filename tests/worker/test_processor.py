@@ -82,3 +82,120 @@ def test_a_hook_that_ends_its_slot_makes_the_message_a_dead_letter_and_costs_no_
 
     assert runs == [2]
     assert "SystemExit" in broker.dead_letters[0].reason
+
+
+class Following(greenq.Middleware):
+    """Has messages follow in one of the hooks."""
+
+    def __init__(self, hook, *follow_ups, required=True):
+        self.follow_ups, self.required = follow_ups, required
+        setattr(self, hook, self._follow)
+
+    def _follow(self, broker, message, **outcome):
+        if message.actor_name == "work":
+            for each in self.follow_ups:
+                message.follow_up(each, required=self.required)
+
+
+def nowhere():
+    return greenq.Message("nowhere", "work", (), {}, {})
+
+
+def test_what_a_hook_of_the_verdict_wants_to_follow_follows(broker, start):
+    runs = []
+
+    @greenq.actor(broker=broker)
+    def follow(number):
+        runs.append(number)
+
+    @greenq.actor(broker=broker, throws=ValueError)
+    def work(fails):
+        if fails:
+            raise ValueError
+
+    broker.add_middleware(Following("before_ack", follow.message("acked")))
+    broker.add_middleware(Following("before_nack", follow.message("nacked")))
+    work.send(False)
+    work.send(True)
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert sorted(runs) == ["acked", "nacked"]
+
+
+def test_if_one_thing_that_follows_is_refused_nothing_follows(broker, start):
+    runs = []
+
+    @greenq.actor(broker=broker)
+    def follow():
+        runs.append(1)
+
+    @greenq.actor(broker=broker)
+    def work(): ...
+
+    broker.add_middleware(Following("after_process_message", follow.message(), nowhere(), follow.message()))
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert runs == []
+    assert "nowhere" in broker.dead_letters[0].reason
+
+
+def test_what_is_refused_in_a_hook_of_the_ack_makes_the_message_a_dead_letter(broker, start):
+    runs = []
+
+    @greenq.actor(broker=broker)
+    def follow():
+        runs.append(1)
+
+    @greenq.actor(broker=broker)
+    def work(): ...
+
+    broker.add_middleware(Following("after_process_message", follow.message()))
+    broker.add_middleware(Following("before_ack", nowhere()))
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert runs == []
+    assert [letter.actor_name for letter in broker.dead_letters] == ["work"]
+    assert "nowhere" in broker.dead_letters[0].reason
+
+
+def test_a_retry_is_not_lost_and_not_doubled_by_what_is_refused_beside_it(broker, start):
+    runs = []
+
+    @greenq.actor(broker=broker, min_backoff=1, max_retries=1)
+    def work():
+        runs.append(1)
+        raise ValueError("on purpose")
+
+    broker.add_middleware(Following("after_process_message", nowhere(), required=False))
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert runs == [1, 1]
+    assert [letter.reason for letter in broker.dead_letters] == ["ValueError: on purpose"]
+
+
+def test_a_message_that_a_hook_gives_back_runs_again(broker, start):
+    runs = []
+
+    class Once(greenq.Middleware):
+        def before_ack(self, broker, message):
+            if len(runs) == 1:
+                message.give_back()
+
+    broker.add_middleware(Once())
+
+    @greenq.actor(broker=broker)
+    def work():
+        runs.append(1)
+
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert runs == [1, 1]
