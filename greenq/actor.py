@@ -69,9 +69,9 @@ class Actor(Generic[P, R]):
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
     ) -> Message[R]:
         """A message with options for the broker and the middleware, not yet sent."""
-        for name in ("on_success", "on_failure"):
-            if name in options:
-                options[name] = _actor_name(name, options[name])
+        _name_actors(options)
+        if isinstance(options.get("pipe_target"), Message):
+            options["pipe_target"] = options["pipe_target"].asdict()
         return Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
@@ -262,6 +262,7 @@ def actor(
                 "Give one of them another actor_name."
             )
         _check_options(name, options, chosen)
+        _name_actors(options)
         return actor_class(
             fn, actor_name=name, queue_name=queue_name, priority=priority, broker=chosen, options=dict(options)
         )
@@ -283,6 +284,13 @@ def _check_options(name: str, options: dict[str, Any], broker: Broker) -> None:
 def _with_nearest(name: str, known: set[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
     return f"{name} (did you mean {nearest[0]}?)" if nearest else name
+
+
+def _name_actors(options: dict[str, Any]) -> None:
+    """Put names in the place of actors, in those options that take either."""
+    for option in ("on_success", "on_failure", "on_dead"):
+        if option in options:
+            options[option] = _actor_name(option, options[option])
 
 
 def _actor_name(option: str, value: object) -> str:

@@ -210,12 +210,16 @@ class ResultFailure(ResultError):
     Attributes:
       orig_exc_type(str): Class name of the exception that the actor raised.
       orig_exc_msg(str): Its text.
+      message_id(str | None): Of the message whose result was asked for.
     """
 
-    def __init__(self, message: str = "", orig_exc_type: str = "", orig_exc_msg: str = "") -> None:
+    def __init__(
+        self, message: str = "", orig_exc_type: str = "", orig_exc_msg: str = "", message_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.orig_exc_type = orig_exc_type
         self.orig_exc_msg = orig_exc_msg
+        self.message_id = message_id
 
 
 class MiddlewareError(Exception):
@@ -243,8 +247,12 @@ class Shutdown(Interrupt):
 
 def describe(exception: BaseException) -> str:
     """An exception's type and text, 500 characters at most. Never raises."""
+    return f"{type(exception).__name__}: {text_of(exception)}"[:500]
+
+
+def text_of(exception: BaseException) -> str:
+    """An exception's text. Never raises."""
     try:
-        text = str(exception)
+        return str(exception)
     except Exception as error:  # of the application's own class; it must not cost the message
-        text = f"its text cannot be read: {type(error).__name__}"
-    return f"{type(exception).__name__}: {text}"[:500]
+        return f"its text cannot be read: {type(error).__name__}"

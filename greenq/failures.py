@@ -114,14 +114,15 @@ def drop_notes(options: dict[str, Any]) -> bool:
     return options.pop(name, None) is not None
 
 
-def drop_notes_of_told(args: tuple[Any, ...]) -> bool:
-    """The same for a message that tells of another one, which is its first argument, as a dict."""
-    told = args[0] if args else None
+def without_notes_of_told(message: Message[Any]) -> Message[Any] | None:
+    """The same for a message that tells of another one, which is its first argument, as a dict: a shorter copy."""
+    told = message.args[0] if message.args else None
     if not isinstance(told, dict) or not isinstance(told.get("options"), dict):
-        return False
-    shorter = dict(told["options"])  # the other message's own stay as they are
-    told["options"] = shorter
-    return drop_notes(shorter)
+        return None
+    options = dict(told["options"])
+    if not drop_notes(options):
+        return None
+    return message._replace(args=({**told, "options": options}, *message.args[1:]))
 
 
 def traceback_of(exception: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import Interrupt, MiddlewareError, Shutdown, SkipMessage, TimeLimitExceeded
 from .age_limit import AgeLimit
 from .async_io import AsyncIO
+from .callbacks import Callbacks
 from .current_message import CurrentMessage
 from .middleware import Middleware
 from .retries import Retries
@@ -14,6 +15,7 @@ from .time_limit import TimeLimit
 __all__ = [
     "AgeLimit",
     "AsyncIO",
+    "Callbacks",
     "CurrentMessage",
     "Interrupt",
     "Middleware",
@@ -28,4 +30,10 @@ __all__ = [
 ]
 
 #: The middleware of a broker that was given none, in order.
-default_middleware: list[type[Middleware]] = [AgeLimit, TimeLimit, ShutdownNotifications, Retries]
+default_middleware: list[type[Middleware]] = [
+    AgeLimit,
+    TimeLimit,
+    ShutdownNotifications,
+    Callbacks,
+    Retries,
+]

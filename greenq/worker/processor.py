@@ -27,7 +27,7 @@ from ..errors import (
     TimeLimitExceeded,
     describe,
 )
-from ..failures import drop_notes, drop_notes_of_told, keep_failure, note_failure
+from ..failures import drop_notes, keep_failure, note_failure, without_notes_of_told
 from ..logging import get_logger
 from ..message import Message
 from ..middleware.retries import expected_exceptions
@@ -275,8 +275,12 @@ class Processor:
             try:
                 return self._broker.prepare(message, delay=delay)
             except MessageTooLarge:
-                if not (drop_notes(message.options) or (tells and drop_notes_of_told(message.args))):
+                if drop_notes(message.options):
+                    continue
+                shorter = without_notes_of_told(message) if tells else None
+                if shorter is None:
                     raise
+                message = shorter
 
 
 def wrong_option(message: Message[Any], broker: Broker) -> str | None:

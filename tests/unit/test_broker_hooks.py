@@ -6,7 +6,15 @@ import pytest
 
 import greenq
 from greenq.broker import Broker
-from greenq.middleware import AgeLimit, Middleware, Retries, ShutdownNotifications, TimeLimit, default_middleware
+from greenq.middleware import (
+    AgeLimit,
+    Callbacks,
+    Middleware,
+    Retries,
+    ShutdownNotifications,
+    TimeLimit,
+    default_middleware,
+)
 from tests.support.recorder import HOOKS, Recorder
 
 
@@ -34,7 +42,7 @@ def three(order, error=None):
 
 def test_the_default_middleware_comes_in_its_order():
     assert [type(each) for each in Broker().middleware] == default_middleware
-    assert default_middleware == [AgeLimit, TimeLimit, ShutdownNotifications, Retries]
+    assert default_middleware == [AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Retries]
 
 
 def test_an_empty_list_means_none_at_all():

@@ -199,3 +199,38 @@ def test_a_message_that_a_hook_gives_back_runs_again(broker, start):
     broker.join("default", timeout=10_000)
 
     assert runs == [1, 1]
+
+
+def test_what_tells_of_a_large_message_leaves_out_its_traceback(broker, start):
+    told = []
+
+    @greenq.actor(broker=broker)
+    def note(about):
+        told.append(about)
+
+    @greenq.actor(broker=broker, throws=ValueError)
+    def work():
+        raise ValueError
+
+    room = greenq.message.MAX_MESSAGE_BYTES - 3000
+    about = {"args": ["x" * room], "options": {"traceback": "y" * 5000, "other": 1}}
+    broker.add_middleware(Following("before_nack", note.message(about), required=False))
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert [each["options"] for each in told] == [{"other": 1}]
+    assert "traceback" in about["options"], "the message that it tells of is another one's"
+
+
+def test_nothing_is_left_out_of_what_follows_a_success(broker, start):
+    @greenq.actor(broker=broker)
+    def work(*args): ...
+
+    about = {"options": {"traceback": "y" * greenq.message.MAX_MESSAGE_BYTES}}
+    broker.add_middleware(Following("after_process_message", work.message(about)))
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert "MessageTooLarge" in broker.dead_letters[0].reason
