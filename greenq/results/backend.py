@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..encoder import Encoder
-from ..errors import ConnectionError, ResultFailure, ResultMissing, ResultTimeout
+from ..errors import ConnectionError, GreenqError, ResultFailure, ResultMissing, ResultTimeout, text_of
 from ..message import Message, get_encoder
 from ..stores.values import ValueStore, await_for, wait_for
+from .gathering import Gathering
 
 DEFAULT_TIMEOUT_MS = 10_000
 
 #: A success is stored as it is; a failure is a dict that has this key.
 _FAILURE = "__greenq_failure__"
+
+
+class EarlierFailure(GreenqError):
+    """What is stored for a message that will not run, because one before it in its pipeline is dead.
+
+    Parameters:
+      where(str): Which one.
+      kind(str): The class of the exception that it raised.
+      text(str): The exception's text.
+    """
+
+    def __init__(self, where: str, kind: str, text: str) -> None:
+        super().__init__(f"{where} raised {kind}: {text}")
+        self.where = where
+        self.kind = kind
+        self.text = text
 
 
 class ResultBackend:
@@ -79,7 +99,7 @@ class ResultBackend:
                     f"There is no result of {_name(message)}: it is not done yet, stores no results, or the time for "
                     "which its result is kept is over."
                 )
-            return self._read(data)
+            return self._read(data, message)
         timeout_ms = DEFAULT_TIMEOUT_MS if timeout is None else timeout
         try:
             data = wait_for(self.values, key, timeout_ms)
@@ -87,7 +107,7 @@ class ResultBackend:
             raise _timed_out(message, timeout_ms, error) from error
         if data is None:
             raise _timed_out(message, timeout_ms)
-        return self._read(data)
+        return self._read(data, message)
 
     async def aget_result(self, message: Message[Any] | str, *, timeout: float | None = None) -> Any:
         """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile.
@@ -107,10 +127,44 @@ class ResultBackend:
             raise _timed_out(message, timeout_ms, error) from error
         if data is None:
             raise _timed_out(message, timeout_ms)
-        return self._read(data)
+        return self._read(data, message)
 
-    def _read(self, data: bytes) -> Any:
-        return self.unwrap_result(self.encoder.decode(data))
+    def get_each(self, messages: Iterable[Message[Any] | str], *, timeout: float | None = None) -> Iterator[Any]:
+        """The results of several messages, in their order, each waited for when it is asked for.
+
+        Parameters:
+          messages(Iterable): The messages, or their ids.
+          timeout(int): Milliseconds to wait for all of them. Default: 10 seconds for each.
+
+        Raises:
+          ResultTimeout: That of one did not come in time; also if the backend was away until then.
+          ResultFailure: One of them failed for good; at once, whichever is waited for.
+        """
+        messages = list(messages)
+        ends_at = math.inf if timeout is None else time.monotonic() + timeout / 1000
+        if type(self).get_result is not ResultBackend.get_result:
+            # A backend of the API reference: one after the other.
+            for message in messages:
+                timeout_ms = DEFAULT_TIMEOUT_MS if timeout is None else max(0.0, ends_at - time.monotonic()) * 1000
+                yield self.get_result(message, block=True, timeout=timeout_ms)
+            return
+        by_key = {self.build_message_key(message): message for message in messages}
+        gathering = Gathering(self.values, lambda key, data: self._read(data, by_key[key]))
+        with gathering.of(list(by_key)):
+            for key, message in zip(map(self.build_message_key, messages), messages, strict=True):
+                deadline = time.monotonic() + DEFAULT_TIMEOUT_MS / 1000 if timeout is None else ends_at
+                try:
+                    result = gathering.get(key, deadline)
+                except TimeoutError:
+                    raise _timed_out(message, DEFAULT_TIMEOUT_MS if timeout is None else timeout) from None
+                yield result
+
+    def _read(self, data: bytes, message: Message[Any] | str) -> Any:
+        try:
+            return self.unwrap_result(self.encoder.decode(data))
+        except ResultFailure as failure:
+            failure.message_id = message if isinstance(message, str) else message.message_id
+            raise
 
     def unwrap_result(self, res: Any) -> Any:
         """What was returned, from what was stored.
@@ -119,8 +173,9 @@ class ResultBackend:
           ResultFailure: The actor failed.
         """
         if isinstance(res, dict) and _FAILURE in res:
-            kind, text = res[_FAILURE]["type"], res[_FAILURE]["text"]
-            raise ResultFailure(f"actor raised {kind}: {text}", kind, text)
+            failure = res[_FAILURE]
+            kind, text = failure["type"], failure["text"]
+            raise ResultFailure(f"{failure.get('where', 'actor')} raised {kind}: {text}", kind, text)
         return res
 
     # -- storing
@@ -149,7 +204,11 @@ class ResultBackend:
         Raises:
           ConnectionError: The backend is away. Storing it again does no harm.
         """
-        self._write(message, {_FAILURE: {"type": type(exception).__name__, "text": _text_of(exception)}}, ttl)
+        if isinstance(exception, EarlierFailure):
+            failure = {"type": exception.kind, "text": exception.text, "where": exception.where}
+        else:
+            failure = {"type": type(exception).__name__, "text": text_of(exception)}
+        self._write(message, {_FAILURE: failure}, ttl)
 
     def _write(self, message: Message[Any] | str, stored: Any, ttl_ms: float) -> None:
         data = self.encoder.encode(stored)
@@ -178,10 +237,3 @@ def _name(message: Message[Any] | str) -> str:
 def _timed_out(message: Message[Any] | str, timeout_ms: float, error: Exception | None = None) -> ResultTimeout:
     text = f"No result of {_name(message)} came within {timeout_ms:g} ms"
     return ResultTimeout(f"{text}; the last look at the backend failed: {error}" if error else text + ".")
-
-
-def _text_of(exception: BaseException) -> str:
-    try:
-        return str(exception)
-    except Exception as error:  # of the application's own class
-        return f"its text cannot be read: {type(error).__name__}"
