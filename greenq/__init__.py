@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, Consumer, MessageProxy, get_broker, set_broker
+from .composition import group, pipeline
 from .encoder import Encoder, JSONEncoder, PickleEncoder
 from .errors import (
     ActorNotFound,
@@ -97,6 +98,8 @@ __all__ = [
     "get_broker",
     "get_encoder",
     "get_logger",
+    "group",
+    "pipeline",
     "set_broker",
     "set_encoder",
 ]

@@ -7,7 +7,7 @@ which enqueues: see broker.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import describe
@@ -187,6 +187,8 @@ class MessageProxy:
     _has_succeeded: bool = False
     #: Whether a hook could not do its part, so that all of it is to be done again.
     _is_given_back: bool = False
+    #: What GroupCallbacks does once the verdict on a last member is written.
+    _closings: list[Callable[[], object]] | None = None
     # Who handed it out.
     _consumer: Consumer | None = None
     # Of Prometheus: where this run is counted, and when it began on the monotonic clock.
@@ -248,7 +250,7 @@ class MessageProxy:
     def give_back(self) -> None:
         """Return the message to its queue instead of settling it: it runs again.
 
-        For a ``before_ack`` or ``before_nack`` hook that cannot do what must not be left undone.
+        For a hook after the actor (as for ``follow_up``) that cannot do what must not be left undone.
         """
         self._is_given_back = True
 

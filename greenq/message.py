@@ -11,16 +11,18 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from .clock import now_ms
 from .encoder import Encoder, JSONEncoder
 from .errors import DecodeError, MessageTooLarge
 
 if TYPE_CHECKING:
+    from .composition import group, pipeline
     from .results import ResultBackend
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 #: The largest message, in encoded bytes. Brokers move whole messages, often: larger
 #: data belongs in a store of its own, with its key in the message.
@@ -121,6 +123,18 @@ class Message(Generic[R]):
         arguments = [repr(arg) for arg in self.args]
         arguments += [f"{name}={value!r}" for name, value in self.kwargs.items()]
         return f"{self.actor_name}({', '.join(arguments)})"
+
+    @overload
+    def __or__(self, other: Message[S]) -> pipeline[S]: ...
+    @overload
+    def __or__(self, other: pipeline[S]) -> pipeline[S]: ...
+    @overload
+    def __or__(self, other: group) -> pipeline[list[Any]]: ...
+    def __or__(self, other: Any) -> Any:
+        """A pipeline of this message and then the other, with the result of this one."""
+        from .composition import pipeline
+
+        return pipeline([self, other])
 
     @property
     def message_datetime(self) -> datetime:

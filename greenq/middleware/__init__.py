@@ -7,7 +7,9 @@ from .age_limit import AgeLimit
 from .async_io import AsyncIO
 from .callbacks import Callbacks
 from .current_message import CurrentMessage
+from .group_callbacks import GroupCallbacks
 from .middleware import Middleware
+from .pipelines import Pipelines
 from .retries import Retries
 from .shutdown import ShutdownNotifications
 from .time_limit import TimeLimit
@@ -17,9 +19,11 @@ __all__ = [
     "AsyncIO",
     "Callbacks",
     "CurrentMessage",
+    "GroupCallbacks",
     "Interrupt",
     "Middleware",
     "MiddlewareError",
+    "Pipelines",
     "Retries",
     "Shutdown",
     "ShutdownNotifications",
@@ -35,5 +39,6 @@ default_middleware: list[type[Middleware]] = [
     TimeLimit,
     ShutdownNotifications,
     Callbacks,
+    Pipelines,
     Retries,
 ]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..consumer import MessageProxy
 
 
+_OPTION_TYPES = dict.fromkeys(("on_success", "on_failure", "on_dead"), (str, type(None)))
+
+
 class Callbacks(Middleware):
     """Sends messages to other actors when a message succeeds, fails or is dead.
 
@@ -37,11 +40,11 @@ class Callbacks(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        return {"on_success", "on_failure", "on_dead"}
+        return set(_OPTION_TYPES)
 
     @property
     def message_option_types(self) -> Mapping[str, tuple[type, ...]]:
-        return dict.fromkeys(self.actor_options, (str, type(None)))
+        return _OPTION_TYPES
 
     def after_process_message(
         self,

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..composition.chain import followers
 from ..consumer import MessageProxy
-from ..errors import ConnectionError, GreenqError
+from ..errors import ConnectionError, GreenqError, SkipMessage, text_of
 from ..logging import get_logger
+from ..message import Message
 from ..middleware.middleware import Middleware
 from ..runtime import current
+from .backend import EarlierFailure
 
 if TYPE_CHECKING:
     from ..broker import Broker
@@ -77,7 +80,7 @@ class Results(Middleware):
             return  # it may be tried again; if not, before_nack comes
         if self._is_wanted(broker, message):
             self._store_result(broker, message, result)
-        elif result is not None and "pipe_target" not in message.options:
+        elif result is not None and "pipe_target" not in message.options and "group_member" not in message.options:
             self._warn(message.actor_name)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
@@ -87,28 +90,49 @@ class Results(Middleware):
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         # Before, and not after as the API reference has it: a worker that dies in between
         # would leave a dead letter whose result is waited for in vain.
+        exception = getattr(message, "_exception", None) or MessageFailed(getattr(message, "reason", None) or "failed")
         if self._is_wanted(broker, message):
-            exception = getattr(message, "_exception", None) or MessageFailed(
-                getattr(message, "reason", None) or "failed"
-            )
             self._store_failure(broker, message, exception)
+        self._tell_followers(broker, message, type(exception).__name__, text_of(exception))
+
+    def before_ack(self, broker: Broker, message: MessageProxy) -> None:
+        if not message._has_succeeded and message._released is None:
+            # It was skipped, or nothing retries what it raised: a pipeline ends here as well.
+            exception = message._exception or SkipMessage("The message was skipped.")
+            self._tell_followers(broker, message, type(exception).__name__, text_of(exception))
+
+    def _tell_followers(self, broker: Broker, message: MessageProxy, kind: str, text: str) -> None:
+        """Store for those that come after it in a pipeline that they will not run."""
+        options = message.options
+        if not options.get("pipe_target") and not options.get("group_member"):
+            return
+        failure = EarlierFailure(f"actor {message.actor_name} of an earlier step ({message.message_id})", kind, text)
+        deadline = time.monotonic() + self.store_timeout / 1000
+        try:
+            for step in followers(options):
+                follower = Message._from_fields(dict(step), b"")
+                if self._is_wanted(broker, follower, if_unknown=True):
+                    self._store_failure(broker, follower, failure, deadline)
+        except Exception:  # whatever another program put there
+            self.logger.exception("Those who wait for what comes after message %s cannot be told.", message.message_id)
 
     # -- whether, and for how long
 
-    def _is_wanted(self, broker: Broker, message: MessageProxy) -> bool:
+    def _is_wanted(self, broker: Broker, message: MessageProxy | Message[Any], *, if_unknown: bool = False) -> bool:
         actor = broker.actors.get(message.actor_name)
-        if actor is None:
+        if actor is None and not if_unknown:
             return False
-        for options in (message.options, actor.options):
+        for options in (message.options, {} if actor is None else actor.options):
             if options.get("store_results") is not None:
                 return bool(options["store_results"])
-        return self.store_results
+        return self.store_results or actor is None
 
-    def _ttl_ms(self, broker: Broker, message: MessageProxy) -> int:
+    def _ttl_ms(self, broker: Broker, message: MessageProxy | Message[Any]) -> int:
         own = message.options.get("result_ttl")
         if not isinstance(own, (int, float)):
             own = None  # such a message is dead, and this is its failure
-        return int(own or broker.actors[message.actor_name].options.get("result_ttl") or self.result_ttl)
+        actor = broker.actors.get(message.actor_name)
+        return int(own or (actor is not None and actor.options.get("result_ttl")) or self.result_ttl)
 
     def _warn(self, actor_name: str) -> None:
         if actor_name not in self._warned_of:
@@ -135,14 +159,23 @@ class Results(Middleware):
             )
             self._store_failure(broker, message, error)
 
-    def _store_failure(self, broker: Broker, message: MessageProxy, exception: BaseException) -> None:
+    def _store_failure(
+        self,
+        broker: Broker,
+        message: MessageProxy | Message[Any],
+        exception: BaseException,
+        deadline: float | None = None,
+    ) -> None:
         inner = message.message if isinstance(message, MessageProxy) else message
         ttl_ms = self._ttl_ms(broker, message)
-        self._persist(message, lambda: self.backend.store_exception(inner, exception, ttl_ms))
+        self._persist(message, lambda: self.backend.store_exception(inner, exception, ttl_ms), deadline)
 
-    def _persist(self, message: MessageProxy, store: Callable[[], None]) -> None:
+    def _persist(
+        self, message: MessageProxy | Message[Any], store: Callable[[], None], deadline: float | None = None
+    ) -> None:
         """Store, however often it takes while the backend is away. Switches."""
-        deadline = time.monotonic() + self.store_timeout / 1000
+        if deadline is None:
+            deadline = time.monotonic() + self.store_timeout / 1000
         pause_s = _SHORTEST_PAUSE_S
         while True:
             try:

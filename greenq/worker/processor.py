@@ -202,7 +202,7 @@ class Processor:
 
     def settle(self, message: MessageProxy, writes_follow_ups: bool) -> Verdict:
         """The verdict on a message, with what follows from it. May switch: hooks run here."""
-        if message._is_interrupted:
+        if _goes_back(message):
             return Verdict(Action.REQUEUE, message)
         if message._exception is not None and (message.failed or message._released is not None):
             note_failure(message, message._exception)
@@ -212,13 +212,15 @@ class Processor:
             if not message.failed:  # there is no retry of what died because the rest was refused
                 follow_ups = retry + follow_ups
             action = self._announce(message)
-            if message._is_given_back:
+            if _goes_back(message):
                 return Verdict(Action.REQUEUE, message)
             # The hooks that were just called may want some as well.
             follow_ups += self._follow_ups(message, writes_follow_ups)
             if message.failed and action is Action.ACK:
                 # It died of those, so nothing follows from its success.
                 action = self._announce(message)
+                if _goes_back(message):
+                    return Verdict(Action.REQUEUE, message)
                 follow_ups = self._follow_ups(message, writes_follow_ups)
         except Exception as error:
             # The broker takes nothing: never an ack without what follows from it.
@@ -281,6 +283,10 @@ class Processor:
                 if shorter is None:
                     raise
                 message = shorter
+
+
+def _goes_back(message: MessageProxy) -> bool:
+    return message._is_interrupted or message._is_given_back
 
 
 def wrong_option(message: Message[Any], broker: Broker) -> str | None:

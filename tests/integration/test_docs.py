@@ -89,3 +89,21 @@ def test_the_examples_of_async_actors_run(opened, tmp_path, monkeypatch, capsys)
 
     assert capsys.readouterr().out == "saved\n"
     assert opened["broker"].get_queue_message_counts("default")[0] == 1
+
+
+def test_the_examples_of_composition_run(opened, capsys):
+    declared, *rest = examples("composition.md")
+    exec(declared, opened)
+    worker = greenq.Worker(opened["broker"], worker_threads=2)
+    worker.start()
+    try:
+        for code in rest:
+            exec(code, opened)
+        opened["broker"].join("default", timeout=20_000)
+    finally:
+        worker.stop(5000)
+    opened["broker"].get_results_backend().close()
+
+    printed = capsys.readouterr().out
+    for line in ("113", "[3, 13, 113]", "[1, 2]", "all have succeeded", "all have ended", "34", "add -> 3"):
+        assert f"{line}\n" in printed

@@ -202,3 +202,42 @@ def test_idle_queues_hold_no_slots(broker, start):
     work.send()
 
     assert ran.wait(2)
+
+
+def test_a_pipeline_goes_on_though_the_broker_refuses_every_other_message(start):
+    class Refusing(PlainBroker):
+        refused = 0
+
+        def enqueue(self, message, *, delay=None):
+            if self.is_open_at_last or message.args[0] == "first":
+                self.is_open_at_last = False
+                return super().enqueue(message, delay=delay)
+            self.is_open_at_last = True
+            self.refused += 1
+            raise greenq.ConnectionClosed("refused")
+
+        is_open_at_last = False
+
+    broker = Refusing()
+    runs = []
+    over = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def step(name, *before):
+        runs.append(name)
+        if name == "last":
+            over.set()
+        return name
+
+    steps = [step.message("first"), step.message("second"), step.message("last")]
+    greenq.pipeline(steps, broker=broker).run()
+    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
+    worker.start()
+    try:
+        assert over.wait(10)
+    finally:
+        worker.stop(5000)
+
+    assert broker.refused == 2
+    assert runs == ["first", "first", "second", "second", "last"], "each runs again, and none is passed over"
+    assert broker.dead == []

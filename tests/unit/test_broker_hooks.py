@@ -10,6 +10,7 @@ from greenq.middleware import (
     AgeLimit,
     Callbacks,
     Middleware,
+    Pipelines,
     Retries,
     ShutdownNotifications,
     TimeLimit,
@@ -42,7 +43,7 @@ def three(order, error=None):
 
 def test_the_default_middleware_comes_in_its_order():
     assert [type(each) for each in Broker().middleware] == default_middleware
-    assert default_middleware == [AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Retries]
+    assert default_middleware == [AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Pipelines, Retries]
 
 
 def test_an_empty_list_means_none_at_all():

@@ -13,7 +13,7 @@ import greenq
 #: What the API reference has at its top and this version has as well.
 NAMES = [
     *("Actor", "Broker", "Consumer", "Encoder", "JSONEncoder", "Message", "MessageProxy", "Middleware"),
-    *("PickleEncoder", "Worker", "actor"),
+    *("PickleEncoder", "Worker", "actor", "group", "pipeline"),
     *("get_broker", "get_encoder", "get_logger", "set_broker", "set_encoder"),
     *("ActorNotFound", "BrokerConnectionError", "BrokerError", "ConnectionClosed", "ConnectionError"),
     *("ConnectionFailed", "DecodeError", "GreenqError", "MiddlewareError", "QueueJoinTimeout", "QueueNotFound"),

@@ -172,3 +172,37 @@ def test_the_result_of_a_message_is_what_its_actor_returns(check):
     assert line == 1
     assert '"str"' in complaint
     assert '"int"' in complaint
+
+
+def test_compositions_are_typed_by_what_comes_last(check):
+    assert (
+        check("""
+        from greenq import group, pipeline
+        one: pipeline[str] = configured.message(1) | add.message(2)
+        two: pipeline[str] = one | add.message(2)
+        text: str = (one | two).run(delay=5).get_result(block=True)
+        async def main() -> str:
+            return await one.aget_result()
+        members = group([add.message(1), one, group([awaited.message(1)])])
+        listed: pipeline[list[Any]] = add.message(1) | members
+        after: pipeline[str] = members | add.message(1)
+        built = pipeline([add.message(1), members, one])
+        built.run().get_result()
+        for result in members.run().get_results(block=True):
+            print(result)
+        """)
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "add.message(1) | 5",
+        "number: int = (add.message(1) | add.message(2)).get_result()",
+        'greenq.group(["text"])',
+        "greenq.pipeline([add])",
+    ],
+)
+def test_wrong_compositions_are_refused(check, line):
+    assert {number for number, _ in check(line)} == {1}
