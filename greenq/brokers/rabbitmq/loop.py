@@ -14,7 +14,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pika.adapters.select_connection import IOLoop
@@ -66,7 +66,7 @@ class Answer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._loop.runtime.answer([self._request])
+        self._loop.wake_up(self._request)
 
     def fail_after(self, seconds: float, make_error: Callable[[], BaseException]) -> None:
         """Fail if there is no answer in time. Called in the loop."""
@@ -95,6 +95,8 @@ class Loop:
         self._is_failing = False
         self._logged_at: float | None = None
         self._unlogged = 0
+        #: Requests of those who are woken together; None while each is woken at once.
+        self._held: list[Any] | None = None
         self._place: _HubPlace | _ThreadPlace = (_HubPlace if is_patched() else _ThreadPlace)(self)
 
     def soon(self, call: Callable[[], None]) -> None:
@@ -166,6 +168,26 @@ class Loop:
             self.runtime.spawn(log, name="log")
         except RuntimeError:  # no more threads can be started
             log()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Wake all tasks that get their answers within the block after it, by one call of the hub.
+
+        One call for each took a fifth of a process with many senders. In the loop only.
+        """
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self.runtime.answer(held)
+
+    def wake_up(self, request: Any) -> None:
+        """Have the task that waits for this request go on."""
+        if self._held is None:
+            self.runtime.answer([request])
+        else:
+            self._held.append(request)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Any:
         """Have this called after a time; the answer has ``cancel``. In the loop only."""

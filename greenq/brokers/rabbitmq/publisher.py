@@ -178,6 +178,12 @@ class Publisher:
             self._answer_unconfirmed()
 
     def _on_confirms(self, confirms: list[tuple[int, bool, bool]]) -> None:
+        with self._loop.together():
+            self._note(confirms)
+        if self._waiting:
+            self._pump()
+
+    def _note(self, confirms: list[tuple[int, bool, bool]]) -> None:
         under_way = self._under_way
         for tag, is_multiple, is_refused in confirms:
             if is_multiple:
@@ -196,8 +202,6 @@ class Publisher:
                     batch.refused += 1
                 if not batch.left:
                     self._end(batch)
-        if self._waiting:
-            self._pump()
 
     def _end(self, batch: Batch) -> None:
         self._bytes_under_way -= batch.size
