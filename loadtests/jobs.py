@@ -3,7 +3,7 @@
 A worker imports it as ``jobs:broker``; what it sees it tells the benchmark through a pipe,
 see telling.py. As a program it is a producer:
 
-    python jobs.py one|threads|greenlets|batches|latency|idle COUNT
+    python jobs.py one|threads|greenlets|batches|latency|idle COUNT [SENDERS]
 
 The broker is the one that GREENQ_BROKER_URL names.
 """
@@ -21,6 +21,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from runs import percentile
 from telling import PIPE_VARIABLE, Stretch, expected, tell
@@ -110,6 +111,7 @@ def _note_late(late_ms: float) -> None:
 
 def send_from_one(count: int) -> dict[str, float]:
     """Send this many messages, one after the other."""
+    noop.send(0)  # connects
     started, cpu_s = time.monotonic(), time.process_time()
     for number in range(count):
         noop.send(number)
@@ -117,20 +119,42 @@ def send_from_one(count: int) -> dict[str, float]:
     return {"per_s": count / seconds, "cpu_us": cpu_s / count * 1e6}
 
 
-def send_from_many(count: int) -> dict[str, float]:
-    """Send this many messages from 50 threads, which are greenlets where gevent has patched."""
+def send_from_threads(count: int) -> dict[str, float]:
+    """Send this many messages from 50 threads, or as many as SENDERS says."""
+
+    def start(send: Callable[[], None]) -> Callable[[], object]:
+        thread = threading.Thread(target=send)
+        thread.start()
+        return thread.join
+
+    return _send_from_many(count, start)
+
+
+def send_from_greenlets(count: int) -> dict[str, float]:
+    """The same from greenlets of a process that gevent has patched."""
+    import gevent
+
+    return _send_from_many(count, lambda send: gevent.spawn(send).get)
+
+
+def _send_from_many(count: int, start: Callable[[Callable[[], None]], Callable[[], object]]) -> dict[str, float]:
+    many = int(sys.argv[3]) if len(sys.argv) > 3 else SENDERS
+    begin = threading.Event()
 
     def send() -> None:
-        for number in range(count // SENDERS):
+        begin.wait()
+        for number in range(count // many):
             noop.send(number)
 
-    senders = [threading.Thread(target=send) for _ in range(SENDERS)]
-    started = time.monotonic()
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
-    return {"per_s": count / (time.monotonic() - started)}
+    joins = [start(send) for _ in range(many)]
+    # What it takes to start them, and to connect, is not in the figure.
+    noop.send(0)
+    started, cpu_s = time.monotonic(), time.process_time()
+    begin.set()
+    for join in joins:
+        join()
+    seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_s
+    return {"per_s": count / seconds, "cpu_us": cpu_s / count * 1e6}
 
 
 def send_in_batches(count: int) -> dict[str, float]:
@@ -168,8 +192,8 @@ def main() -> None:
     """Send; print one line of JSON."""
     ways = {
         "one": send_from_one,
-        "threads": send_from_many,
-        "greenlets": send_from_many,
+        "threads": send_from_threads,
+        "greenlets": send_from_greenlets,
         "batches": send_in_batches,
         "latency": send_to_idle_worker,
         "idle": send_to_long_idle_worker,

@@ -151,13 +151,13 @@ class Bench:
         answer = self.read()
         return {**answer, "began": began, "probed": probe() - before}
 
-    def send(self, way: str, count: int) -> Figures:
+    def send(self, way: str, count: int, *args: str) -> Figures:
         """Have a producer send messages in one of the ways of jobs.py; what it measured."""
-        return self.run("jobs.py", way, str(count))
+        return self.run("jobs.py", way, str(count), *args)
 
-    def run(self, program: str, *args: str) -> Figures:
+    def run(self, program: str, *args: str, python: str = sys.executable) -> Figures:
         """Run a program of the benchmark's directory on this queue; what it measured."""
-        return json_of([str(HERE / program), *args], self._environment)
+        return json_of([str(HERE / program), *args], self._environment, python)
 
     def close(self) -> None:
         """End everything that was started."""
@@ -180,10 +180,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait(LIMIT_S)
 
 
-def json_of(command: list[str], environment: dict[str, str] | None = None) -> Figures:
+def json_of(command: list[str], environment: dict[str, str] | None = None, python: str = sys.executable) -> Figures:
     """What a Python program prints: one line of JSON. It ends with the benchmark."""
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [python, *command],
         env=environment,
         stdout=subprocess.PIPE,
         start_new_session=True,
