@@ -83,6 +83,26 @@ def test_a_send_whose_confirm_cannot_be_read_fails_at_once_and_the_next_one_work
     until(lambda: told() == ["boom"])
 
 
+def test_nobody_is_woken_before_all_that_waits_is_given_up(broker, monkeypatch):
+    # Whoever is woken may send again at once; that would be given up with the rest.
+    attachment, holds_back = broker._attach(), []
+    publisher = attachment._publisher
+    give_up_waiting = publisher._on_no_connection
+
+    def note_and_give_up(error):
+        holds_back.append(attachment.loop._held is not None)
+        give_up_waiting(error)
+
+    monkeypatch.setattr(publisher, "_on_no_connection", note_and_give_up)
+    with monkeypatch.context() as patch:
+        publisher._channel = None  # as if nothing had been sent yet
+        patch.setattr(publisher, "_on_confirms", boom)
+        with pytest.raises(ConnectionClosed, match="boom"):
+            broker.enqueue(message("in doubt"))
+
+    assert holds_back == [True]
+
+
 def test_a_connection_that_can_never_be_used_fails_each_send_once_and_is_told_once(broker, told, monkeypatch):
     attachment, tries = broker._attach(), []
 

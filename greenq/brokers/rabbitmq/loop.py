@@ -138,11 +138,13 @@ class Loop:
         lost = ConnectionClosed(
             f"The connections to RabbitMQ are given up because of an error in greenq, which is in the log: {error!r}"
         )
-        for each in list(self.on_failure):
-            try:
-                each(lost)
-            except Exception as another:
-                self._log(another)
+        # Whoever is told may send again at once, and that must not be given up with the rest.
+        with self.together():
+            for each in list(self.on_failure):
+                try:
+                    each(lost)
+                except Exception as another:
+                    self._log(another)
         self._is_failing = False
 
     def _log(self, error: BaseException) -> None:
@@ -175,6 +177,9 @@ class Loop:
 
         One call for each took a fifth of a process with many senders. In the loop only.
         """
+        if self._held is not None:
+            yield  # within another one
+            return
         self._held = []
         try:
             yield
