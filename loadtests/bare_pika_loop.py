@@ -1,12 +1,12 @@
 """The bare loop: what RabbitMQ, pika and gevent allow on this machine with no task queue around them.
 
-    python bare_pika_loop.py noop|nap --port 5672 [--jobs N] [--concurrency N] [--server-pid PID]
+    python bare_pika_loop.py noop|nap --port 5672 [--jobs N] [--concurrency N] [--prefetch N] [--server-pid PID]
     python bare_pika_loop.py pipelined|waiting --port 5672 [--jobs N] [--senders N]
     python bare_pika_loop.py ping --port 5672
 
 The yardstick that rabbitmq_road.py lays beside greenq, on pika's GeventConnection as it comes. It
-does what no queue can leave out and nothing else. As a consumer: at most 2,000 messages are
-unacknowledged; each is decoded from JSON and run in a greenlet, with one timer armed and five
+does what no queue can leave out and nothing else. As a consumer: at most 2,000 messages (or
+``--prefetch``) are unacknowledged; each is decoded from JSON and run in a greenlet, with one timer armed and five
 hooks called before and after; one greenlet acknowledges all up to the first that is not done,
 in one frame each time it runs. No retries, delays or priorities, no care for errors or for a
 connection that is lost. Without ``--concurrency`` what comes is begun at once. ``ping`` tells
@@ -148,10 +148,12 @@ class Loop:
       channel: Of pika.
       jobs(int): How many there are.
       concurrency(int): How many may be under way at once. Default: all.
+      prefetch(int): How many may be unacknowledged.
     """
 
-    def __init__(self, channel: Any, jobs: int, concurrency: int | None = None) -> None:
+    def __init__(self, channel: Any, jobs: int, concurrency: int | None = None, prefetch: int = PREFETCH) -> None:
         self._channel = channel
+        self._prefetch = prefetch
         self._jobs = jobs
         self._free = concurrency or jobs
         self._timer: Callable[[float], Any] = gevent.get_hub().loop.timer
@@ -166,7 +168,7 @@ class Loop:
     def run(self) -> None:
         """Go on until the last job is acknowledged."""
         settling = gevent.spawn(self._settle)
-        self._channel.basic_qos(prefetch_count=PREFETCH, callback=self._consume)
+        self._channel.basic_qos(prefetch_count=self._prefetch, callback=self._consume)
         settling.get()
 
     def _consume(self, _frame: Any) -> None:
@@ -229,11 +231,11 @@ def _ping(number: int) -> None:
 
 
 def measure_jobs(
-    port: int, actor_name: str, jobs: int, concurrency: int | None, server_pid: int | None
+    port: int, actor_name: str, jobs: int, concurrency: int | None, prefetch: int, server_pid: int | None
 ) -> dict[str, float]:
     """How fast the loop runs jobs that wait already, and what that costs."""
     publish_pipelined(open_channel(port), jobs, actor_name)
-    loop = Loop(open_channel(port), jobs, concurrency)
+    loop = Loop(open_channel(port), jobs, concurrency, prefetch)
     server_cpu_s, cpu_s, started = _cpu_s(server_pid), time.process_time(), time.monotonic()
     loop.run()
     seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_s
@@ -275,6 +277,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5672, help="of a server to fill; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=100_000, help="default: %(default)s")
     parser.add_argument("--concurrency", type=int, help="default: no limit")
+    parser.add_argument("--prefetch", type=int, default=PREFETCH, help="default: %(default)s")
     parser.add_argument("--senders", type=int, default=100, help="how many wait; default: %(default)s")
     parser.add_argument("--server-pid", type=int, metavar="PID", help="of the server, to measure its CPU as well")
     args = parser.parse_args()
@@ -286,7 +289,7 @@ def main() -> None:
     elif args.what == "waiting":
         figures = publish_waiting(open_channel(args.port), args.jobs, args.senders)
     else:
-        figures = measure_jobs(args.port, args.what, args.jobs, args.concurrency, args.server_pid)
+        figures = measure_jobs(args.port, args.what, args.jobs, args.concurrency, args.prefetch, args.server_pid)
     print(json.dumps(figures))
 
 
