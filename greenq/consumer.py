@@ -183,12 +183,14 @@ class MessageProxy:
     # actor was cut short because the worker stops.
     _is_settled: bool = False
     _is_interrupted: bool = False
-    #: Whether its actor ran and returned; it may have been failed after that all the same.
+    # Whether its actor ran and returned; it may have been failed after that all the same.
     _has_succeeded: bool = False
-    #: Whether a hook could not do its part, so that all of it is to be done again.
+    # Whether a hook could not do its part, so that all of it is to be done again.
     _is_given_back: bool = False
-    #: What GroupCallbacks does once the verdict on a last member is written.
+    # Of GroupCallbacks: what it does once the verdict on a last member is written, and the frames of
+    # the groups of which this was the last member to succeed, the inner ones last.
     _closings: list[Callable[[], object]] | None = None
+    _completed: list[dict[str, Any]] | None = None
     # Who handed it out.
     _consumer: Consumer | None = None
     # Of Prometheus: where this run is counted, and when it began on the monotonic clock.

@@ -101,8 +101,14 @@ class GroupCallbacks(Middleware):
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         frame = message._message.options.get("group_member")
         if isinstance(frame, dict) and frame:
+            # What follows from its success was refused, if there was to be something: the group stays
+            # open, for when this message is sent back.
+            message._closings = None
             try:
                 self._note_end(message, frame)
+                for each in message._completed or ():
+                    if each.get("up"):
+                        self._note_end(message, each["up"])  # since no later step will
             except _Away as error:
                 self._give_back(message, error)
             except Exception:
@@ -136,6 +142,7 @@ class GroupCallbacks(Middleware):
         if frame["ends"]:
             if is_last:
                 self._do(lambda backend, ttl: backend.add(_key(frame, "complete"), 1, ttl))
+                message._completed = [*(message._completed or ()), frame]
             self._note_end(message, frame)
 
     def _note_end(self, message: MessageProxy, frame: Frame) -> None:

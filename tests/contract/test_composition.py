@@ -118,6 +118,15 @@ def flaky(broker, runs):
     return flaky
 
 
+def send_back(broker):
+    """Send all dead letters back, wait for what comes of it; how many there were."""
+    letters = broker.dead_letters_of("default")
+    ids = [letter.id for letter in letters.each()]
+    letters.send_back(ids)
+    broker.join("default", **JOIN)
+    return len(ids)
+
+
 # -- pipelines
 
 
@@ -325,9 +334,7 @@ def test_a_broken_pipeline_is_whole_once_its_dead_letter_is_sent_back_and_succee
     broker.join("default", **JOIN)
 
     broken.clear()
-    letters = broker.dead_letters_of("default")
-    letters.send_back([letter.id for letter in letters.each()])
-    broker.join("default", **JOIN)
+    send_back(broker)
 
     assert pipe.get_result() == ["after", 1]
 
@@ -633,11 +640,73 @@ def test_a_group_completes_once_its_dead_member_is_sent_back_and_succeeds(broker
     assert told(runs) == ["always"]
 
     broken.clear()
-    letters = broker.dead_letters_of("default")
-    letters.send_back([letter.id for letter in letters.each()])
-    broker.join("default", **JOIN)
+    send_back(broker)
 
     assert sorted(told(runs)) == ["always", "success"]
+
+
+class Refusing(Middleware):
+    """Refuses some times to have a message stored that begins with this argument."""
+
+    def __init__(self, argument, times):
+        self.argument, self.left = argument, times
+
+    def before_enqueue(self, broker, message, delay):
+        if self.left and message.args[:1] == (self.argument,):
+            self.left -= 1
+            raise greenq.middleware.MiddlewareError("not now")
+
+
+def test_a_group_whose_next_step_was_refused_goes_on_once_its_last_member_is_sent_back(broker, add, say, dead, start):
+    broker.add_middleware(Refusing("sum", times=2))
+    start()
+    members = group([add.message(10), add.message(20)])
+    members.add_completion_callback(say.message("success"))
+    pipe = (add.message(1, 2) | members | say.message("sum")).run()
+    with pytest.raises(ResultFailure, match="refused"):
+        pipe.get_result(**WAIT)
+    broker.join("default", **JOIN)
+    ((letter, reason),) = dead()
+    assert letter.actor_name == "add"
+    assert "not now" in reason
+
+    assert send_back(broker) == 1
+    assert send_back(broker) == 1, "it is refused once more, and what was kept is still there"
+    assert send_back(broker) == 0
+
+    assert pipe.get_result(**WAIT) == ["sum", [13, 23]]
+
+
+def test_a_completion_callback_that_was_refused_comes_once_the_last_member_is_sent_back(broker, add, say, runs, start):
+    broker.add_middleware(Refusing("success", times=1))
+    start()
+    members = group([add.message(1, 2), add.message(3, 4)])
+    members.add_completion_callback(say.message("success"))
+    members.add_completion_callback(say.message("always"), on="always")
+    members.run()
+    broker.join("default", **JOIN)
+    assert told(runs) == ["always"], "a member is dead"
+
+    send_back(broker)
+
+    assert sorted(told(runs)) == ["always", "success"]
+
+
+def test_always_comes_though_what_follows_a_group_inside_is_refused(broker, add, say, runs, start):
+    broker.add_middleware(Refusing("then", times=1))
+    start()
+    deep = group([add.message(1, 2), add.message(3, 4)])
+    inner = group([deep, add.message(5, 6)])
+    outer = group([inner | say.message("then"), add.message(7, 8)])
+    outer.add_completion_callback(say.message("success"))
+    outer.add_completion_callback(say.message("always"), on="always")
+    outer.run()
+    broker.join("default", **JOIN)
+    assert told(runs) == ["always"]
+
+    send_back(broker)
+
+    assert sorted(told(runs)) == ["always", "success", "then"]
 
 
 # -- groups in pipelines
