@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from .consumer import ConsumerThread
 
 
+#: What ``broker.enqueue`` raises if it would do so at every try; what else it raises, a server may
+#: have caused. ``prepare`` asks no server: whatever it raises (an encoder may raise anything), it
+#: will raise again.
+_REFUSALS = (MiddlewareError, MessageTooLarge, QueueNotFound, TypeError, ValueError)
+
 #: Between two jobs that were interrupted; see _wait_for_a_turn.
 _TURN_AFTER_INTERRUPT_S = 0.0005
 
@@ -262,8 +267,11 @@ class Processor:
                     envelopes.append(self._prepare(each, delay, tells=not is_required))
                 else:
                     self._broker.enqueue(each, delay=delay)
-            except (MiddlewareError, MessageTooLarge, QueueNotFound, TypeError, ValueError) as error:
-                # It will be refused at every try, so the message itself must not end as done.
+            except Exception as error:
+                if not (writes_follow_ups or isinstance(error, _REFUSALS)):
+                    raise
+                # It will be refused at every try, so the message itself must not end as done, nor
+                # run again at once.
                 self.logger.warning(
                     "A message that follows from %s was refused: %r", message._message.message_id, error
                 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import greenq
 
 
@@ -121,6 +123,37 @@ def test_what_a_hook_of_the_verdict_wants_to_follow_follows(broker, start):
     broker.join("default", timeout=10_000)
 
     assert sorted(runs) == ["acked", "nacked"]
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, RuntimeError])
+def test_a_job_whose_next_step_no_encoder_can_write_is_a_dead_letter_and_runs_once(broker, start, error):
+    class Encoder(greenq.JSONEncoder):
+        def encode(self, data):
+            if data["actor_name"] == "follow":
+                raise error("cannot be written")
+            return super().encode(data)
+
+    runs = []
+
+    @greenq.actor(broker=broker)
+    def follow(what): ...
+
+    @greenq.actor(broker=broker)
+    def work():
+        runs.append(1)
+        return lambda: None
+
+    before = greenq.get_encoder()
+    greenq.set_encoder(Encoder())
+    try:
+        greenq.pipeline([work.message(), follow.message()], broker=broker).run()
+        start()
+        broker.join("default", timeout=10_000)
+    finally:
+        greenq.set_encoder(before)
+
+    assert runs == [1]
+    assert "cannot be written" in broker.dead_letters[0].reason
 
 
 def test_if_one_thing_that_follows_is_refused_nothing_follows(broker, start):
