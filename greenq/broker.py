@@ -45,6 +45,9 @@ __all__ = [
 #: A lease is renewed three times in its length, by a thread that must get its turn in time.
 SHORTEST_LEASE_MS = 100
 
+#: Before-hooks of what has happened already.
+_NOT_REFUSABLE = ("ack", "nack")
+
 _global_broker: Broker | None = None
 _global_broker_lock = threading.Lock()
 
@@ -186,15 +189,16 @@ class Broker:
         """Call the hooks ``before_<signal>``, first to last.
 
         Raises:
-          MiddlewareError: From the first hook that raises one; the rest is not called.
-            Other exceptions are logged, and the next hook is called.
+          MiddlewareError: From the first hook that raises one; the rest is not called. Not from those of
+            ack and nack: what is done cannot be refused, and every middleware has to learn of it. Other
+            exceptions are logged, and the next hook is called.
         """
         for hook in self.hooks("before_" + signal):
             try:
                 hook(self, *args, **kwargs)
-            except MiddlewareError:
-                raise
-            except Exception:
+            except Exception as error:
+                if isinstance(error, MiddlewareError) and signal not in _NOT_REFUSABLE:
+                    raise
                 self._log_failed_hook(hook)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:

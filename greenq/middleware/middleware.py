@@ -2,7 +2,8 @@
 
 The order: ``before_*`` hooks run from the first middleware to the last, ``after_*`` hooks
 from the last to the first. A before-hook that raises MiddlewareError refuses what is
-under way; any other exception in a hook is logged, and the next hook runs.
+under way, but for ``before_ack`` and ``before_nack``: what is done cannot be refused. Any other
+exception in a hook is logged, and the next hook runs.
 """
 
 from __future__ import annotations

@@ -216,14 +216,14 @@ class Processor:
             follow_ups = self._follow_ups(message, writes_follow_ups)
             if not message.failed:  # there is no retry of what died because the rest was refused
                 follow_ups = retry + follow_ups
-            action = self._announce(message)
+            action = self._announce_verdict(message)
             if _goes_back(message):
                 return Verdict(Action.REQUEUE, message)
             # The hooks that were just called may want some as well.
             follow_ups += self._follow_ups(message, writes_follow_ups)
             if message.failed and action is Action.ACK:
                 # It died of those, so nothing follows from its success.
-                action = self._announce(message)
+                action = self._announce_verdict(message)
                 if _goes_back(message):
                     return Verdict(Action.REQUEUE, message)
                 follow_ups = self._follow_ups(message, writes_follow_ups)
@@ -238,12 +238,9 @@ class Processor:
         reason = message.reason_of_death() if message.failed else None
         return Verdict(action, message, follow_ups=follow_ups or None, reason=reason)
 
-    def _announce(self, message: MessageProxy) -> Action:
+    def _announce_verdict(self, message: MessageProxy) -> Action:
         action = Action.NACK if message.failed else Action.ACK
-        try:
-            self._broker.emit_before(action.value, message)
-        except MiddlewareError as error:
-            self.logger.warning("A before_%s hook raised %r, which changes nothing.", action.value, error)
+        self._broker.emit_before(action.value, message)
         return action
 
     def _retry(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope]:

@@ -237,6 +237,30 @@ def test_a_middleware_that_is_not_of_our_base_class_works():
     assert called == ["a message"]
 
 
+@pytest.mark.parametrize("signal", ["ack", "nack"])
+def test_nothing_refuses_a_verdict_and_every_middleware_learns_of_it(signal, caplog):
+    called = []
+
+    class Refusing(Middleware):
+        def before_ack(self, broker, message):
+            raise greenq.MiddlewareError("no")
+
+        before_nack = before_ack
+
+    class Noting(Middleware):
+        def before_ack(self, broker, message):
+            called.append(message)
+
+        before_nack = before_ack
+
+    broker = Broker([Refusing(), Noting()])
+
+    broker.emit_before(signal, "a message")
+
+    assert called == ["a message"]
+    assert "Refusing.before_ack" in caplog.text
+
+
 def test_every_hook_is_recorded_under_its_own_name():
     recorder = Recorder()
     broker = Broker([recorder])
