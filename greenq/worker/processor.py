@@ -212,7 +212,7 @@ class Processor:
         if message._exception is not None and (message.failed or message._released is not None):
             note_failure(message, message._exception)
         try:
-            retry = self._retry(message, writes_follow_ups)
+            retry = self._retry(message, writes_follow_ups) if writes_follow_ups else []
             follow_ups = self._follow_ups(message, writes_follow_ups)
             if not message.failed:  # there is no retry of what died because the rest was refused
                 follow_ups = retry + follow_ups
@@ -221,6 +221,9 @@ class Processor:
                 return Verdict(Action.REQUEUE, message)
             # The hooks that were just called may want some as well.
             follow_ups += self._follow_ups(message, writes_follow_ups)
+            if not writes_follow_ups:
+                # It is sent at once, so after all that may still fail the message or have it go back.
+                self._retry(message, writes_follow_ups)
             if message.failed and action is Action.ACK:
                 # It died of those, so nothing follows from its success.
                 action = self._announce_verdict(message)

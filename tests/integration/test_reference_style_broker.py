@@ -39,6 +39,11 @@ class PlainBroker(Broker):
         return PlainConsumer(self, queue_name, timeout)
 
 
+class PlainProxy(MessageProxy):
+    #: As it was delivered, and as a server would have it return to its queue.
+    data: bytes
+
+
 class PlainConsumer(Consumer):
     def __init__(self, broker: PlainBroker, queue_name: str, timeout: int) -> None:
         self.broker, self.queue_name, self.timeout = broker, queue_name, timeout
@@ -48,7 +53,9 @@ class PlainConsumer(Consumer):
             data = self.broker.ready[self.queue_name].get(timeout=self.timeout / 1000)
         except queue.Empty:
             return None
-        return MessageProxy(Message.decode(data))
+        message = PlainProxy(Message.decode(data))
+        message.data = data
+        return message
 
     def ack(self, message: MessageProxy) -> None:
         self.broker.calls.append("ack")
@@ -60,7 +67,7 @@ class PlainConsumer(Consumer):
     def requeue(self, messages: Any) -> None:
         for message in messages:
             self.broker.calls.append("requeue")
-            self.broker.ready[self.queue_name].put(message.encode())
+            self.broker.ready[self.queue_name].put(message.data)
 
 
 @pytest.fixture
@@ -241,3 +248,76 @@ def test_a_pipeline_goes_on_though_the_broker_refuses_every_other_message(start)
     assert broker.refused == 2
     assert runs == ["first", "first", "second", "second", "last"], "each runs again, and none is passed over"
     assert broker.dead == []
+
+
+def test_what_tells_of_a_failure_and_cannot_be_enqueued_doubles_no_retry(start):
+    class Refusing(PlainBroker):
+        refused = 0
+
+        def enqueue(self, message, *, delay=None):
+            if message.actor_name == "note" and not self.refused:
+                self.refused += 1
+                raise greenq.ConnectionClosed("refused")
+            return super().enqueue(message, delay=delay)
+
+    broker = Refusing()
+    runs = []
+    over = threading.Event()
+
+    @greenq.actor(broker=broker)
+    def note(message, told):
+        pass
+
+    @greenq.actor(broker=broker, max_retries=1, min_backoff=1, on_failure=note, on_dead="done")
+    def fail():
+        runs.append(1)
+        raise ValueError("on purpose")
+
+    @greenq.actor(broker=broker)
+    def done(message, told):
+        over.set()
+
+    fail.send()
+    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
+    worker.start()
+    try:
+        assert over.wait(10)
+    finally:
+        worker.stop(5000)
+
+    assert broker.refused == 1
+    assert len(runs) == 3, "the attempt that could not be told of, that one again, and its retry"
+    assert len(broker.dead) == 1
+    assert all(each.empty() for name, each in broker.ready.items() if name.endswith(".DQ"))
+
+
+def test_there_is_no_retry_of_a_message_that_is_dead_because_what_follows_it_was_refused(start):
+    class Following(greenq.Middleware):
+        def before_ack(self, broker, message):
+            message.follow_up(greenq.Message("default", "refused", (), {}, {}))
+
+        def before_enqueue(self, broker, message, delay):
+            if message.actor_name == "refused":
+                raise greenq.middleware.MiddlewareError("no")
+
+        def after_nack(self, broker, message):
+            over.set()
+
+    broker = PlainBroker()
+    broker.add_middleware(Following())
+    over = threading.Event()
+
+    @greenq.actor(broker=broker, min_backoff=60_000, max_backoff=60_000)
+    def fail():
+        raise ValueError("on purpose")
+
+    fail.send()
+    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
+    worker.start()
+    try:
+        assert over.wait(10)
+    finally:
+        worker.stop(5000)
+
+    assert [letter.actor_name for letter in broker.dead] == ["fail"]
+    assert all(each.empty() for each in broker.ready.values())
