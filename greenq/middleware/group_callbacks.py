@@ -178,8 +178,8 @@ class GroupCallbacks(Middleware):
         return True
 
     def _exists(self, key: str) -> bool:
-        # Of a key that does not exist nothing can be taken, not even nothing.
-        return self._do(lambda backend, ttl: backend.decr(key, 0, 0, ttl))
+        # Each is set to 1. A key that does not exist may count as 0, or refuse to be changed.
+        return self._do(lambda backend, ttl: backend.decr(key, 0, 1, ttl))
 
     def _do(self, change: Callable[[RateLimiterBackend, int], R]) -> R:
         return _patiently(lambda: change(self.rate_limiter_backend, self.barrier_ttl))

@@ -115,7 +115,7 @@ class RateLimiterBackend:
         # is killed between them leaves its member noted and not counted.
         was_last = f"{key}@last@{member}"
         if not self.add(f"{key}@{member}", 1, ttl):
-            return self.decr(was_last, 0, 0, ttl)
+            return self.decr(was_last, 0, 1, ttl)  # a missing key may count as 0
         if self.incr(key, 1, parties - 1, ttl):
             return False
         # Beyond the number of parties nobody is the last any more.

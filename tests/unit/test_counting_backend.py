@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import greenq
+from greenq.brokers.stub import StubBroker
+from greenq.middleware import GroupCallbacks
 from greenq.rate_limits import RateLimiterBackend
 
 LONG = 600_000
@@ -34,9 +37,19 @@ class Counting(RateLimiterBackend):
         return True
 
 
-@pytest.fixture
-def backend():
-    return Counting()
+class CountingFromNothing(Counting):
+    """One to which a key that does not exist is 0, also when something is taken from it."""
+
+    def decr(self, key, amount, minimum, ttl):
+        if self.counters.get(key, 0) - amount < minimum:
+            return False
+        self.counters[key] = self.counters.get(key, 0) - amount
+        return True
+
+
+@pytest.fixture(params=[Counting, CountingFromNothing])
+def backend(request):
+    return request.param()
 
 
 @pytest.mark.parametrize("parties", [1, 2, 5])
@@ -53,3 +66,32 @@ def test_a_member_that_arrives_again_counts_once(backend):
 
 def test_nobody_is_the_last_beyond_the_number_of_parties(backend):
     assert [backend.arrive("key", each, 2, LONG) for each in "abcd"] == [False, True, False, False]
+
+
+def test_groups_are_counted_with_it(backend):
+    broker = StubBroker()
+    broker.add_middleware(GroupCallbacks(backend))
+    told = []
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def work(fails):
+        assert not fails
+
+    @greenq.actor(broker=broker)
+    def note(what):
+        told.append(what)
+
+    for fails in (False, True):
+        inner = greenq.group([work.message(fails), work.message(False)], broker=broker)
+        outer = greenq.group([inner, work.message(False)], broker=broker)
+        outer.add_completion_callback(note.message(("success", fails)))
+        outer.add_completion_callback(note.message(("always", fails)), on="always")
+        outer.run()
+    worker = greenq.Worker(broker, worker_timeout=100)
+    worker.start()
+    try:
+        broker.join("default", timeout=10_000, fail_fast=False)
+    finally:
+        worker.stop(5000)
+
+    assert sorted(told) == [["always", False], ["always", True], ["success", False]]
