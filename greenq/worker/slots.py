@@ -306,6 +306,7 @@ class WorkerThread:
         return _SETTLED
 
     def _rescue(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> None:
+        """Come to a verdict on a message whose own way to one was cut off. May switch."""
         # Somebody killed this greenlet, or there is an error in our own code or in a hook (a
         # time-out of its own, say). The message must not stay behind. What is no kill would
         # come again at once, and again, however often the actor succeeds: it is dead.
@@ -315,6 +316,21 @@ class WorkerThread:
         if isinstance(error, self._slots.runtime.kills):
             verdict = Verdict(Action.REQUEUE, message)
         else:
-            message.fail()
-            verdict = Verdict(Action.NACK, message, reason=f"Cut off outside of its actor: {describe(error)}")
+            verdict = self._dead(message, consumer, error)
         consumer.completer.hand_over(verdict)
+
+    def _dead(self, message: MessageProxy, consumer: ConsumerThread, error: BaseException) -> Verdict:
+        """The verdict on a message that was cut off, with what its death has to tell. Switches: hooks run."""
+        reason = f"Cut off outside of its actor: {describe(error)}"
+        message.fail(reason)
+        if message._exception is None:
+            message.stuff_exception(error)
+        message._follow_ups = None  # it may have succeeded until then
+        try:
+            return self._slots.processor.settle(message, consumer.writes_follow_ups)
+        except BaseException:  # the same hook again, perhaps
+            self.logger.critical(
+                "The death of message %s could not be told.", message._message.message_id, exc_info=True
+            )
+            message._closings = None
+            return Verdict(Action.NACK, message, reason=reason)

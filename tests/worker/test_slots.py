@@ -74,6 +74,49 @@ def test_a_time_out_of_a_hook_does_not_run_a_finished_job_again(broker, start):
     assert "Timeout" in broker.dead_letters[0].reason
 
 
+@pytest.mark.parametrize("strikes", [1, 2])
+def test_a_death_outside_of_the_actor_is_told_like_any_other(broker, start, strikes):
+    told, stored, struck = [], [], []
+
+    class Struck(greenq.Middleware):
+        def after_process_message(self, broker, message, *, result=None, exception=None):
+            if message.actor_name == "work":
+                message.follow_up(note.message("what follows from its success"))
+                self._strike()
+
+        def before_nack(self, broker, message):
+            stored.append(message.reason_of_death())
+            if strikes == 2:
+                self._strike()
+
+        def _strike(self):
+            struck.append(1)
+            raise SystemExit("cut off")
+
+    broker.add_middleware(Struck())
+
+    @greenq.actor(broker=broker)
+    def note(*args):
+        told.append(args)
+
+    @greenq.actor(broker=broker, on_dead=note)
+    def work(): ...
+
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert len(struck) == strikes
+    assert stored == [broker.dead_letters[0].reason]
+    assert "SystemExit: cut off" in stored[0]
+    if strikes == 1:
+        ((about, outcome),) = told
+        assert about["actor_name"] == "work"
+        assert outcome == {"reason": stored[0], "type": "SystemExit", "message": "cut off"}
+    else:
+        assert told == [], "what is struck again is dead all the same"
+
+
 def test_stopping_in_the_midst_of_thousands_of_short_jobs_never_hangs():
     for pause_ms in range(0, 40, 4):
         broker = StubBroker()
