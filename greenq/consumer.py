@@ -187,9 +187,9 @@ class MessageProxy:
     _has_succeeded: bool = False
     # Whether a hook could not do its part, so that all of it is to be done again.
     _is_given_back: bool = False
-    # Of GroupCallbacks: what it does once the verdict on a last member is written, and the frames of
-    # the groups of which this was the last member to succeed, the inner ones last.
+    # What is to be done once an ack or nack of it is written. No hook, which would be called for all.
     _closings: list[Callable[[], object]] | None = None
+    # Of GroupCallbacks: the frames of the groups of which it was the last to succeed, the inner ones last.
     _completed: list[dict[str, Any]] | None = None
     # Who handed it out.
     _consumer: Consumer | None = None

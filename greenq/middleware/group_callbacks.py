@@ -114,15 +114,6 @@ class GroupCallbacks(Middleware):
             except Exception:
                 self.logger.exception("That message %s of a group is dead cannot be noted.", message.message_id)
 
-    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
-        for close in message._closings or ():
-            try:
-                close()
-            except Exception as error:
-                self.logger.warning("A group that is done was not closed: %r", error)
-
-    after_nack = after_ack
-
     # -- what a member's end means
 
     def _note_success(self, broker: Broker, message: MessageProxy, frame: Frame) -> None:

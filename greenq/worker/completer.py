@@ -3,7 +3,7 @@
 While one write is under way the next batch gathers, so batching adds no delay when
 little happens and costs almost nothing when much does. A job's own greenlet never writes
 an ack: a kill can never land in one. No hook runs here: what comes after the write runs
-in a task of its own, and only if a middleware wants it.
+in a task of its own, and only if a middleware, or one of these messages, wants it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from ..broker import Broker
-from ..consumer import Consumer
+from ..consumer import Consumer, MessageProxy
 from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Runtime
@@ -166,7 +166,8 @@ class Completer:
             batch = [verdict for verdict in batch if id(verdict) not in left_out]
         hooks = self._broker.hooks
         failed = [verdict for verdict in batch if verdict.message._exception is not None]
-        if hooks("after_ack") or hooks("after_nack") or hooks("after_enqueue"):
+        closes = any(verdict.message._closings for verdict in batch)
+        if closes or hooks("after_ack") or hooks("after_nack") or hooks("after_enqueue"):
             with self._lock:
                 self._telling += 1
             self._runtime.spawn(lambda: self._run_hooks(batch), name="after-hooks")
@@ -192,4 +193,13 @@ class Completer:
             self._broker.emit_after("ack", message)
         elif verdict.action is Action.NACK:
             self._broker.emit_after("nack", message)
+        if verdict.action is not Action.REQUEUE:
+            self._close(message)
         message.clear_exception()
+
+    def _close(self, message: MessageProxy) -> None:
+        for close in message._closings or ():
+            try:
+                close()
+            except Exception as error:
+                self.logger.warning("What follows message %s was not closed: %r", message.message_id, error)

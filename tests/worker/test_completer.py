@@ -11,6 +11,8 @@ import greenq
 from greenq.consumer import Consumer, MessageProxy
 from greenq.errors import ConnectionClosed
 from greenq.message import Message
+from greenq.middleware import GroupCallbacks
+from greenq.rate_limits.backends import StubBackend
 from greenq.runtime import current
 from greenq.verdict import Action, Verdict
 from greenq.worker.completer import Completer
@@ -177,3 +179,40 @@ def test_whoever_brings_more_verdicts_than_the_bound_waits(make):
 
     assert completer.flush(5)
     assert handed_over == verdicts[1:]
+
+
+def test_groups_are_counted_without_a_task_for_each_batch_of_acks(make, broker, monkeypatch):
+    broker.add_middleware(GroupCallbacks(StubBackend()))
+    completer = make(Recorder())
+    spawn, spawned, closed = completer._runtime.spawn, [], []
+
+    def note(run, *, name):
+        spawned.append(name)
+        return spawn(run, name=name)
+
+    monkeypatch.setattr(completer._runtime, "spawn", note)
+
+    for verdict in acks(3):
+        completer.hand_over(verdict)
+    assert completer.flush(10)
+    assert spawned == []
+
+    (last,) = acks(1)
+    last.message._closings = [lambda: 1 / 0, lambda: closed.append(1)]
+    completer.hand_over(last)
+    assert completer.flush(10)
+    assert spawned == ["after-hooks"]
+    assert closed == [1]
+
+
+@pytest.mark.parametrize("becomes", ["refused", "requeued"])
+def test_nothing_is_closed_for_a_message_that_runs_again(make, becomes):
+    (verdict,) = acks(1)
+    closed = []
+    verdict.message._closings = [lambda: closed.append(1)]
+    completer = make(Recorder([lambda verdicts: verdicts] if becomes == "refused" else ()))
+
+    completer.hand_over(verdict if becomes == "refused" else Verdict(Action.REQUEUE, verdict.message))
+
+    assert completer.flush(10)
+    assert closed == []
