@@ -819,6 +819,67 @@ def test_a_group_of_a_thousand_comes_to_its_next_step(broker, say, start):
     assert pipe.get_result(block=True, timeout=60_000) == [list(range(1000))]
 
 
+# -- async actors
+
+
+@pytest.fixture
+def aadd(broker, runs):
+    @greenq.actor(broker=broker)
+    async def aadd(x, y):
+        await asyncio.sleep(0)
+        runs.append(("aadd", x, y))
+        return x + y
+
+    return aadd
+
+
+@pytest.fixture
+def afail(broker, runs):
+    @greenq.actor(broker=broker, max_retries=1, min_backoff=1)
+    async def afail(*args):
+        await asyncio.sleep(0)
+        runs.append(("afail", *args))
+        raise ValueError("on purpose")
+
+    return afail
+
+
+def test_async_actors_are_steps_and_members_like_others(broker, aadd, add, say, start):
+    start()
+    pipe = aadd.message(1, 2) | group([aadd.message(10), add.message(20) | aadd.message(30)]) | say.message("sum")
+
+    assert pipe.run().get_result(**WAIT) == ["sum", [13, 53]]
+
+
+def test_the_callbacks_of_a_group_of_async_actors_come(broker, aadd, afail, say, runs, start):
+    start()
+    for name, other in (("good", aadd.message(3, 4)), ("bad", afail.message())):
+        members = group([aadd.message(1, 2), other])
+        members.add_completion_callback(say.message(name + " success"))
+        members.add_completion_callback(say.message(name + " always"), on="always")
+        members.run()
+    broker.join("default", **JOIN)
+
+    assert sorted(told(runs)) == ["bad always", "good always", "good success"]
+    assert Counter(name for name, *_ in runs) == {"aadd": 3, "afail": 2, "say": 3}
+
+
+def test_on_dead_of_an_async_actor_in_a_pipeline_comes_once_and_the_pipeline_is_broken(
+    broker, aadd, afail, add, say, runs, start
+):
+    start()
+    pipe = aadd.message(1, 2) | afail.message_with_options(on_dead=say) | add.message(1)
+
+    with pytest.raises(ResultFailure, match="actor afail of an earlier step"):
+        pipe.run().get_result(**WAIT)
+    broker.join("default", **JOIN)
+
+    assert runs[:-1] == [("aadd", 1, 2), ("afail", 3), ("afail", 3)]
+    name, about, outcome = runs[-1]
+    assert (name, about["actor_name"], about["args"]) == ("say", "afail", [3])
+    assert outcome == {"reason": "ValueError: on purpose", "type": "ValueError", "message": "on purpose"}
+
+
 # -- what is said of it
 
 
