@@ -19,7 +19,7 @@ def check(broker: Broker, steps: list[Step]) -> None:
       RuntimeError: It lacks one; says which, and how to add it.
     """
     frames = list(_frames_in(steps, None))
-    if frames and not any(getattr(each, "counts_groups", False) for each in broker.middleware):
+    if frames and not counts_groups(broker):
         raise RuntimeError(
             "A group with completion callbacks, or with a step after it, is counted by the middleware GroupCallbacks, "
             f"which this {type(broker).__name__} does not have. Add it with broker.add_middleware("
@@ -27,6 +27,11 @@ def check(broker: Broker, steps: list[Step]) -> None:
         )
     if any(frame["keep"] for frame in frames):
         broker.get_results_backend()  # says what to do itself
+
+
+def counts_groups(broker: Broker) -> bool:
+    """Whether a broker has the middleware that tells when a group is complete."""
+    return any(getattr(each, "counts_groups", False) for each in broker.middleware)
 
 
 def _frames_in(steps: list[Step], up: Frame | None) -> list[Frame]:

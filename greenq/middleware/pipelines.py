@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..composition.chain import launch, steps_after
+from ..composition.sending import counts_groups
 from ..errors import describe
 from .middleware import Middleware
 
@@ -63,8 +64,3 @@ class Pipelines(Middleware):
             return
         for each, delay in following:
             message.follow_up(each, delay)
-
-
-def counts_groups(broker: Broker) -> bool:
-    """Whether a broker has the middleware that tells when a group is complete."""
-    return any(getattr(each, "counts_groups", False) for each in broker.middleware)
