@@ -70,7 +70,11 @@ class EventLoop:
                 # struck this greenlet. The coroutines of other jobs must not suffer.
                 self.logger.critical("Something struck the asyncio loop; it goes on.", exc_info=True)
             else:
-                break
+                if self._loop is not loop:  # stop() lets go of it first
+                    break
+                self.logger.error(
+                    "A coroutine called stop() of the asyncio loop that it shares with others; it goes on."
+                )
         loop.close()
 
     def interrupt(self, task: asyncio.Task[Any], exception: type[BaseException]) -> None:

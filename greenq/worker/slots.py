@@ -159,9 +159,15 @@ class Slots:
             thread.message = None
             self._on_loop.add(job)
             self._surplus += 1
-        job.start(self.event_loop, context, self._has_run)
+        try:
+            job.start(self.event_loop, context, self._bring_back)
+        except BaseException:
+            with self._lock:
+                self._on_loop.discard(job)
+                self._surplus -= 1
+            raise
 
-    def _has_run(self, job: AsyncJob) -> None:
+    def _bring_back(self, job: AsyncJob) -> None:
         """Have a greenlet finish a job whose coroutine has ended. Called on the loop; does not wait."""
         with self._lock:
             self._surplus -= 1

@@ -21,6 +21,7 @@ from greenq.middleware import AsyncIO, CurrentMessage
 from greenq.results import Results
 from greenq.results.backends import StubBackend
 from greenq.runtime import is_patched
+from greenq.worker.async_jobs import AsyncJob
 from tests.support.waiting import happens, until
 
 greenlets_only = pytest.mark.skipif("not is_patched()", reason="about greenlets; runs where gevent has patched")
@@ -559,6 +560,58 @@ def test_an_exit_in_a_coroutine_ends_that_message_alone(broker, start, noted):
 
     assert noted.results == ["still here"] * 3
     assert noted.exceptions == [SystemExit] * 4
+
+
+def test_a_coroutine_that_stops_the_loop_harms_nobody(broker, start, noted, caplog):
+    begun, go_on = threading.Event(), None
+
+    @greenq.actor(broker=broker)
+    async def wait():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        begun.set()
+        await go_on.wait()
+        return "waited"
+
+    @greenq.actor(broker=broker)
+    async def stop():
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.001)
+        go_on.set()
+        return "stopped"
+
+    wait.send()
+    worker = start()
+    happens(begun)
+    stop.send()
+    broker.join("default", timeout=10_000)
+    stop.send()
+    broker.join("default", timeout=10_000)
+    worker.join()
+
+    assert sorted(noted.results) == ["stopped", "stopped", "waited"]
+    assert not worker.slots.running()
+    assert len([line for line in caplog.messages if "called stop() of the asyncio loop" in line]) == 2
+
+
+def test_a_job_that_the_loop_does_not_take_costs_no_slot(broker, start, noted, monkeypatch):
+    def refuse(*args):
+        monkeypatch.undo()
+        raise RuntimeError("the loop is closed")
+
+    @greenq.actor(broker=broker, max_retries=0)
+    async def work(number):
+        return number
+
+    monkeypatch.setattr(AsyncJob, "start", refuse)
+    work.send(1)
+    worker = start(concurrency=1)
+    broker.join("default", timeout=10_000)
+    work.send(2)
+    broker.join("default", timeout=10_000)
+
+    assert noted.results == [2]
+    assert not worker.slots.running()
 
 
 def test_a_job_that_cancels_all_tasks_loses_no_message(broker, start, noted):
