@@ -60,7 +60,10 @@ class _Task:
 
     def join(self, timeout: float | None = None) -> bool:
         self._greenlet.join(timeout)
-        return self._greenlet.ready()
+        return self.has_ended()
+
+    def has_ended(self) -> bool:
+        return bool(self._greenlet.ready())
 
 
 class _Timer:

@@ -62,6 +62,10 @@ class Task(Protocol):
         """Wait for its end, seconds at most; answer whether it has ended. Switches."""
         ...
 
+    def has_ended(self) -> bool:
+        """Whether it has ended. Does not switch."""
+        ...
+
 
 class Interruptible(Protocol):
     """Actor's code that runs, and can be interrupted."""

@@ -21,6 +21,9 @@ class _Task:
 
     def join(self, timeout: float | None = None) -> bool:
         self._thread.join(timeout)
+        return self.has_ended()
+
+    def has_ended(self) -> bool:
         return not self._thread.is_alive()
 
 

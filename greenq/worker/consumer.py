@@ -142,6 +142,7 @@ class ConsumerThread:
         """Wait for messages, fetch and deliver some; False if no slot was free to ask the broker."""
         consumer, slots = self.consumer, self.worker.slots
         assert consumer is not None
+        slots.make_up()
         if isinstance(consumer, BatchConsumer):
             consumer.claims_ahead = slots.in_flight < slots.count
         if not consumer.wait():

@@ -45,6 +45,7 @@ class Slots:
     """
 
     def __init__(self, runtime: Runtime, broker: Broker, processor: Processor, count: int) -> None:
+        self.logger = get_logger(__name__, type(self))
         self.count = count
         self.runtime = runtime
         self.broker = broker
@@ -58,7 +59,9 @@ class Slots:
         # for a greenlet. Below zero, greenlets are missing.
         self._surplus = 0
         self._number = 0
-        self._is_starting = False
+        #: A greenlet that was made and has not begun.
+        self._starting: WorkerThread | None = None
+        self._is_short = False
         self._is_closed = False
         self._lock = runtime.lock()
         self._ready = runtime.queue()
@@ -106,24 +109,47 @@ class Slots:
             self._surplus -= len(messages)
         for message in messages:
             self._ready.put((message, consumer))
-        self._make_up()
+        self.make_up()
 
-    def _make_up(self) -> None:
-        """Start a greenlet if one is missing."""
-        # One at a time, the next by the one that begins: jobs that do not wait, and coroutines on
-        # their way to the loop and back, need a greenlet or two however many there are.
-        with self._lock:
-            if self._surplus < 0 and not self._is_starting and len(self.threads) < self.count:
-                self._is_starting = True
-                self._surplus += 1
-                self._number += 1
-                self.threads.add(WorkerThread(self, self._number))
+    def make_up(self) -> None:
+        """Start a greenlet if one is missing. To be called now and then: one that cannot be had now is tried again."""
+        if self._surplus >= 0 and self._starting is None:
+            return
+        try:
+            with self._lock:
+                self._pass_over_the_dead()
+                # One at a time, the next by the one that begins: jobs that do not wait, and coroutines on
+                # their way to the loop and back, need a greenlet or two however many there are.
+                if self._surplus < 0 and self._starting is None and len(self.threads) < self.count:
+                    thread = WorkerThread(self, self._number + 1)  # first, because it may fail
+                    self._starting = thread
+                    self._surplus += 1
+                    self._number += 1
+                    self._is_short = False
+                    self.threads.add(thread)
+        except Exception as error:
+            if not self._is_short:
+                self._is_short = True
+                self.logger.error(
+                    "No more than %d slots could be started: %r. It is tried again until it works.",
+                    len(self.threads),
+                    error,
+                )
 
-    def begun(self) -> None:
+    def _pass_over_the_dead(self) -> None:
+        # One that was killed before it began has told nobody.
+        thread = self._starting
+        if thread is not None and thread.task.has_ended():
+            self._starting = None
+            self.threads.discard(thread)
+            self._surplus -= 1
+
+    def begun(self, thread: WorkerThread) -> None:
         """A slot's greenlet has begun to run."""
         with self._lock:
-            self._is_starting = False
-        self._make_up()
+            if self._starting is thread:
+                self._starting = None
+        self.make_up()
 
     def wake(self) -> None:
         """End waits for a free slot."""
@@ -172,7 +198,7 @@ class Slots:
         with self._lock:
             self._surplus -= 1
         self._ready.put(job)
-        self._make_up()
+        self.make_up()
         if self._is_closed:
             self._ready.put(None)  # it outlasted its worker; the greenlet made for it must not
 
@@ -196,7 +222,7 @@ class Slots:
             if was_idle:
                 self._surplus -= 1
         if not self._is_closed:
-            self._make_up()
+            self.make_up()
 
     # -- stopping
 
@@ -254,7 +280,7 @@ class WorkerThread:
         turn_ends = 0.0
         is_idle = True
         try:
-            slots.begun()
+            slots.begun(self)
             self.broker.emit_after("worker_thread_boot", self)
             while True:
                 is_new_turn = not slots.backlog()

@@ -154,3 +154,75 @@ def test_jobs_that_do_not_wait_need_few_greenlets(broker, start):
     broker.join("default", timeout=20_000)
 
     assert len(worker.slots.threads) < 500  # all 1000 were made at once before
+
+
+class Starts:
+    """Every start of a slot's greenlet, some of which go wrong."""
+
+    def __init__(self, runtime, monkeypatch, happen):
+        self._spawn = runtime.spawn
+        self._happen = happen
+        self.count = 0
+        monkeypatch.setattr(runtime, "spawn", self)
+
+    def __call__(self, run, *, name):
+        if not name.startswith("slot "):
+            return self._spawn(run, name=name)
+        self.count += 1
+        return self._happen(self.count, lambda: self._spawn(run, name=name))
+
+
+def fails(*which):
+    def happen(number, start):
+        if number in which:
+            raise RuntimeError("can't start new thread")
+        return start()
+
+    return happen
+
+
+@pytest.mark.parametrize("which", [(1,), (2,), (1, 2, 3), (2, 3, 4)])
+def test_a_slot_that_cannot_be_started_is_started_once_that_works(broker, start, monkeypatch, caplog, which):
+    together = threading.Barrier(3, timeout=10)
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def meet():
+        together.wait()
+
+    worker = start(concurrency=3)
+    starts = Starts(worker.runtime, monkeypatch, fails(*which))
+    for _ in range(3):
+        meet.send()
+    broker.join("default", timeout=20_000)
+
+    assert not broker.dead_letters
+    assert starts.count == len(which) + 3, "a healthy one does not suffer"
+    assert len([line for line in caplog.messages if "slots could be started" in line]) == 1
+
+
+@greenlets_only
+def test_a_greenlet_that_is_killed_before_it_begins_costs_no_slot(broker, start, monkeypatch):
+    import gevent
+
+    def happen(number, start):
+        task = start()
+        if number <= 2:
+            assert isinstance(task._greenlet, gevent.Greenlet)
+            task._greenlet.kill(block=False)
+        return task
+
+    together = threading.Barrier(2, timeout=10)
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def meet():
+        together.wait()
+
+    worker = start(concurrency=2)
+    starts = Starts(worker.runtime, monkeypatch, happen)
+    for _ in range(2):
+        meet.send()
+    broker.join("default", timeout=20_000)
+
+    assert not broker.dead_letters
+    assert starts.count == 4
+    assert len(worker.slots.threads) == 2
