@@ -135,7 +135,11 @@ class ThreadRuntime:
         import asyncio
 
         loop = asyncio.new_event_loop()
-        return loop, _Task(lambda: serve(loop), name)
+        try:
+            return loop, _Task(lambda: serve(loop), name)
+        except RuntimeError:  # no more threads
+            loop.close()
+            raise
 
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from ..broker import Broker
 from ..consumer import MessageProxy
-from ..errors import describe
+from ..errors import Shutdown, describe
 from ..event_loop import EventLoop
 from ..logging import get_logger
 from ..runtime import Guard, Runtime, Task
 from ..verdict import Action, Verdict
 from .async_jobs import AsyncJob
+from .outcome import Outcome
 from .processor import Processor
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 #: A slot that finds message after message without ever waiting gives way to the rest of
 #: the process, timers and fetching included, after this long.
 _TURN_S = 0.01
+
+#: How long a message is held that needs the asyncio loop, if that could not be started.
+_NO_LOOP_PAUSE_S = 1.0
 
 #: How a slot's greenlet parts from a message: its verdict was handed over; it runs on the asyncio
 #: loop now; something struck the greenlet, which takes no other.
@@ -178,9 +182,18 @@ class Slots:
                 self._all_free.set()
         self._room.set()
 
+    def has_loop(self) -> bool:
+        """Whether the asyncio loop runs, or could be started now. If not, this takes a while, and switches."""
+        try:
+            self.event_loop.start()
+        except Exception as error:  # no more threads, or files
+            self.logger.error("The asyncio loop could not be started, so a message goes back to its queue: %r.", error)
+            self.runtime.sleep(_NO_LOOP_PAUSE_S)
+            return False
+        return True
+
     def leave_to_the_loop(self, job: AsyncJob, context: contextvars.Context, thread: WorkerThread) -> None:
         """Start a coroutine's job. It keeps the slot; the greenlet will ask for the next message."""
-        self.event_loop.start()  # first, because it may fail
         with self._lock:
             thread.message = None
             self._on_loop.add(job)
@@ -315,8 +328,11 @@ class WorkerThread:
         try:
             job = context.run(self._slots.processor.process, message, consumer, guard)
             if job is not None:
-                self._slots.leave_to_the_loop(job, context, self)
-                return _ON_LOOP
+                if self._slots.has_loop():
+                    self._slots.leave_to_the_loop(job, context, self)
+                    return _ON_LOOP
+                job.outcome = Outcome(exception=Shutdown())  # it goes back, and no retry is spent
+                context.run(self._slots.processor.finish, job)
         except BaseException as error:
             self._rescue(message, consumer, error)
             return _SPOILT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import gc
 import logging
 import subprocess
@@ -21,6 +22,7 @@ from greenq.middleware import AsyncIO, CurrentMessage
 from greenq.results import Results
 from greenq.results.backends import StubBackend
 from greenq.runtime import is_patched
+from greenq.worker import slots
 from greenq.worker.async_jobs import AsyncJob
 from tests.support.waiting import happens, until
 
@@ -592,6 +594,31 @@ def test_a_coroutine_that_stops_the_loop_harms_nobody(broker, start, noted, capl
     assert sorted(noted.results) == ["stopped", "stopped", "waited"]
     assert not worker.slots.running()
     assert len([line for line in caplog.messages if "called stop() of the asyncio loop" in line]) == 2
+
+
+def test_messages_go_back_while_the_loop_cannot_be_started(broker, start, noted, monkeypatch):
+    worker = start()
+    start_event_loop, refused = worker.runtime.start_event_loop, []
+
+    def refuse(*args, **kwargs):
+        if len(refused) < 3:
+            refused.append(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return start_event_loop(*args, **kwargs)
+
+    monkeypatch.setattr(slots, "_NO_LOOP_PAUSE_S", 0.001)
+    monkeypatch.setattr(worker.runtime, "start_event_loop", refuse)
+
+    @greenq.actor(broker=broker, max_retries=0)
+    async def work():
+        return "ran"
+
+    work.send()
+    broker.join("default", timeout=10_000)
+
+    assert noted.exceptions == [Shutdown] * 3, "hooks before and after it come in pairs"
+    assert noted.results == ["ran"]
+    assert not broker.dead_letters
 
 
 def test_a_job_that_the_loop_does_not_take_costs_no_slot(broker, start, noted, monkeypatch):
