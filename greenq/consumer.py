@@ -342,3 +342,7 @@ class DueOptions(dict[str, Any]):
     """
 
     due_ms: float | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To others it is a dict, also where messages are pickled.
+        return dict, (dict(self),)

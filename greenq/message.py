@@ -250,7 +250,7 @@ class Message(Generic[R]):
             if (
                 type(args) in (list, tuple)
                 and type(fields["kwargs"]) is dict
-                and type(fields["options"]) is dict
+                and isinstance(fields["options"], dict)
                 and type(fields["queue_name"]) is str
                 and type(fields["actor_name"]) is str
                 and type(fields.setdefault("message_id", None)) in (str, type(None))
@@ -301,7 +301,8 @@ def _what_is_wrong(fields: Any) -> str:
     if extra:
         return f"The message has unknown fields: {', '.join(sorted(map(str, extra)))[:200]}."
     for name, types in _FIELD_TYPES.items():
-        if type(fields.get(name)) not in types:
+        value = fields.get(name)
+        if type(value) not in types and not (name == "options" and isinstance(value, dict)):
             expected = " or ".join(kind.__name__ for kind in types if kind is not type(None))
             return f"The message's {name} is {type(fields[name]).__name__} instead of {expected}."
     return "The message has an unexpected shape."

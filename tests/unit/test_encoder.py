@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import greenq
+from greenq.consumer import without_eta
 from greenq.errors import DecodeError
 from greenq.message import Message
 
@@ -62,3 +63,13 @@ def test_an_encoder_has_to_implement_both_directions():
 
     with pytest.raises(TypeError):
         Half()
+
+
+def test_a_message_that_was_delayed_can_be_pickled():
+    greenq.set_encoder(greenq.PickleEncoder())
+    message = greenq.Message("default.DQ", "work", (), {}, {"eta": 5, "mine": 1})
+
+    decoded = greenq.Message.decode(without_eta(message).encode())
+
+    assert decoded.options == {"mine": 1}
+    assert type(decoded.options) is dict, "no program needs to know a class of ours"
