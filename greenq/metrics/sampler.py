@@ -117,7 +117,7 @@ class Sampler:
             if consumer.undecodable:
                 queue = self._area.record(Labels.QUEUE, consumer.canonical_name)
                 self._add_new(queue, "undecodable_messages_total", consumer.queue_name, consumer.undecodable)
-        running = [thread.message for thread in list(worker.slots.threads)]
+        running = [each.message for each in worker.slots.running()]
         held = [message for consumer in consumers for message in consumer.held_messages]
         for record in self._busy.values():
             record[_RUNNING] = record[_HELD] = 0

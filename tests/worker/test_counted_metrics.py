@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -174,6 +175,46 @@ def test_a_message_in_progress_is_seen_and_gone_when_it_has_ended(broker, start,
 
     until(lambda: metrics.of("messages_inprogress", "default", "hold") == 0)
     until(lambda: metrics.of("slots_free", "1") == 1)
+
+
+def test_a_coroutine_is_counted_like_any_other_job(broker, start, metrics):
+    begun, go_on = current().event(), None
+
+    @greenq.actor(broker=broker)
+    async def hold():
+        nonlocal go_on
+        go_on = asyncio.Event()
+        begun.set()
+        await go_on.wait()
+
+    hold.send()
+    worker = start()
+    happens(begun)
+
+    until(lambda: metrics.of("messages_inprogress", "default", "hold") == 1)
+    assert metrics.of("slots_used", "1") == 1
+    worker.event_loop.start().call_soon_threadsafe(go_on.set)
+    run_all(broker, worker)
+
+    until(lambda: metrics.of("messages_inprogress", "default", "hold") == 0)
+    assert metrics.of("messages_total", "default", "hold") == 1
+    assert metrics.of("message_errors_total", "default", "hold") == 0
+    assert metrics.of("message_duration_milliseconds_count", "default", "hold") == 1
+
+
+def test_a_coroutine_that_fails_is_an_error_and_a_retry(broker, start, metrics):
+    @greenq.actor(broker=broker, max_retries=1, min_backoff=1)
+    async def fail():
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    fail.send()
+
+    run_all(broker, start())
+
+    assert metrics.of("message_errors_total", "default", "fail") == 2
+    assert metrics.of("message_retries_total", "default", "fail") == 1
+    assert metrics.of("message_rejects_total", "default", "fail") == 1
 
 
 def test_gauges_are_right_once_the_worker_has_stopped(broker, start, metrics):
