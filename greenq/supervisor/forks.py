@@ -83,14 +83,14 @@ class Forks:
         """
         if self._is_stopping or self._launch is None:
             return
-        before = {fork.function: fork for fork in self._leaving + self._forks}
         self._leaving += [fork for fork in self._forks if fork.child is not None]
         for fork in self._forks:
             self._end(fork)
         self._forks = [Fork(each, Streak(self._restart_delays_s)) for each in facts]
+        # One reload may follow another before the first one's functions have ended.
+        still_running = {fork.function for fork in self._leaving}
         for fork in self._forks:
-            old = before.get(fork.function)
-            if old is None or old.child is None:
+            if fork.function not in still_running:
                 self._start(fork)
             # Else its end is waited for.
 
@@ -147,8 +147,10 @@ class Forks:
                 self._mourn(fork, child, returncode)
 
     def _start_successor(self, gone: Fork) -> None:
+        if self._is_stopping or any(fork.function == gone.function for fork in self._leaving):
+            return
         for fork in self._forks:
-            if fork.function == gone.function and fork.child is None and not self._is_stopping:
+            if fork.function == gone.function and fork.child is None:
                 self._start(fork)
 
     def _mourn(self, fork: Fork, child: Child, returncode: int) -> None:

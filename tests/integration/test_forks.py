@@ -169,6 +169,41 @@ def test_a_reload_starts_fork_functions_anew(run):
     assert command.matches(r"cleaned up in (\d+)") == [first]
 
 
+def test_a_function_never_runs_twice_at_once_however_fast_reloads_follow(run, folder):
+    write_module(
+        folder,
+        "slow",
+        """
+        import time
+        import app
+        def stay():
+            app.tell("slow stays")
+            try:
+                while True:
+                    time.sleep(60)
+            except SystemExit:
+                app.tell("cleans up")
+                while not (app.HERE / "go").exists():
+                    time.sleep(0.01)
+                app.tell("has left")
+                raise
+        """,
+    )
+    command = run("__import__('slow').stay", "-p", "1", "--verbose")
+    command.wait_for("slow stays")
+    for count in (1, 2):
+        command.send(signal.SIGHUP)
+        command.wait_for("Reloaded: all new workers are ready", count)
+    command.wait_for("cleans up")
+    assert len(command.matches(r"Fork slow:stay \(PID \d+\) was started")) == 1
+
+    (folder / "go").touch()
+    command.wait_for("slow stays", 2)
+
+    assert len(command.matches("has left")) == 1
+    assert len(command.matches(r"Fork slow:stay \(PID \d+\) was started")) == 2
+
+
 def test_a_reload_ends_functions_that_are_gone_from_the_code(run, folder):
     command = run("app.stay", "-p", "1")
     command.wait_for("stays")
