@@ -113,6 +113,7 @@ class Supervisor:
         self._was_ready = False
         self._told_waiting = False
         self._told_remarks: set[str] = set()
+        self._told_uncounted = False
         self._reloading = False
         self._exit_code: ExitCode | None = None
         self._give_up_at: float | None = None
@@ -194,10 +195,8 @@ class Supervisor:
             self._start_later(place, place.streak.could_not_start())
 
     def _start(self, place: Place, *, patient: bool) -> Child | None:
-        area = None
+        area = self._take_area()
         try:
-            if self._shared_file is not None:
-                area = self._shared_file.take()
             child = Child(
                 place.number,
                 self._launch,
@@ -213,6 +212,20 @@ class Supervisor:
         self._children[child.pid] = child
         self._selector.register(child.report_fd, selectors.EVENT_READ, child)
         return child
+
+    def _take_area(self) -> int | None:
+        # A worker that is not counted is better than none: a limit on the size of files, say.
+        if self._shared_file is None:
+            return None
+        try:
+            return self._shared_file.take()
+        except OSError as error:
+            if not self._told_uncounted:
+                self._told_uncounted = True
+                self.logger.error(
+                    "Workers are started whose metrics are not counted: no room for them could be had (%s).", error
+                )
+            return None
 
     def _give_back(self, area: int | None) -> None:
         if self._shared_file is not None and area is not None:

@@ -313,6 +313,25 @@ def test_a_directory_that_is_not_there_is_told_and_the_workers_work(run, folder)
     command.wait_for("said hello")
 
 
+LIMITED = """
+import resource, runpy
+size = 3 * 1024 * 1024  # enough for the broker's files, and not for an area
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+runpy.run_module("greenq", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_workers_that_cannot_be_counted_work_all_the_same(run, folder):
+    command = run("-p", "2", program=("-c", LIMITED))
+    command.wait_until_ready(2)
+
+    enqueue(folder, "say", 1)
+
+    command.wait_for("said 1")
+    assert len(command.matches("whose metrics are not counted")) == 1
+    assert scrape(served(command)) == {}
+
+
 def test_a_job_that_keeps_the_hub_is_seen_while_it_does(run, folder):
     command = run("-p", "1")
     port = served(command)
