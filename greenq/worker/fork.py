@@ -38,7 +38,7 @@ def forks_of(broker: Broker) -> list[dict[str, Any]]:
     """The fork functions of a broker's middleware, as the supervisor is told of them: each once."""
     found: dict[str, dict[str, Any]] = {}
     for middleware in broker.middleware:
-        for function in middleware.forks:
+        for function in getattr(middleware, "forks", ()):  # a middleware need not be derived from ours
             name = f"{function.__module__}:{function.__qualname__}"
             if "<" in name or function.__module__ == "__main__":
                 _logger.error(
