@@ -196,6 +196,9 @@ class MessageProxy:
     # Of Prometheus: where this run is counted, and when it began on the monotonic clock.
     _counting: tuple[memoryview[float], float] | None = None
 
+    #: How often it was taken back from a worker that was lost, where the broker tells.
+    deliveries: int = 0
+
     # On the class, because most messages keep most of these defaults, and a proxy is made
     # for every message.
     failed: bool = False

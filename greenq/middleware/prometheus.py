@@ -107,7 +107,7 @@ class Prometheus(Middleware):
             record[_WAIT] += 1.0
             if waited_ms > 0:  # the sender's clock may be ahead
                 record[_WAIT_SUM] += waited_ms
-        if getattr(message, "deliveries", 0):
+        if message.deliveries:
             record[_REDELIVERIES] += 1.0
         message._counting = (record, began_ms)
 

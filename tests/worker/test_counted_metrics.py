@@ -288,6 +288,22 @@ def test_a_message_that_was_taken_back_is_a_redelivery(broker, metrics):
     assert metrics.of("message_redeliveries_total", "default", "work") == 1
 
 
+class LooksNowhere(MessageProxy):
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} is looked up on the message, which takes every job a microsecond")
+
+
+def test_counting_looks_up_nothing_that_is_not_there(broker, metrics):
+    greenq.actor(lambda: None, broker=broker, actor_name="work")
+    broker.emit_after("process_boot")
+    proxy = LooksNowhere(greenq.Message("default", "work", (), {}, {}))
+
+    broker.emit_before("process_message", proxy)
+    broker.emit_after("process_message", proxy, result=None)
+
+    assert metrics.of("messages_total", "default", "work") == 1
+
+
 def test_an_interrupted_run_is_no_error(broker, metrics):
     greenq.actor(lambda: None, broker=broker, actor_name="work")
     broker.emit_after("process_boot")
