@@ -23,6 +23,7 @@ from gevent.monkey import get_original
 from gevent.selectors import GeventSelector
 from greenlet import getcurrent
 
+from .greenlet_selector import NO_MARKS, LoopMarks
 from .logging import get_logger
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ else:
     _Greenlet = gevent.Greenlet
 
 _get_running_loop = asyncio.events._get_running_loop
-_set_running_loop = asyncio.events._set_running_loop
 _get_ident = get_original("_thread", "get_ident")
 
 #: A coroutine that blocks the loop for longer is told, once in a while. Both in seconds.
@@ -166,18 +166,19 @@ class _Selector(GeventSelector):
 
 
 class LoopGreenlet(_Greenlet):
-    """Runs a loop, and keeps asyncio's mark of the running loop for itself.
+    """Runs a loop, and keeps asyncio's marks of the running loop for itself.
 
-    The mark is one for all greenlets of a thread. It is set while this greenlet runs, and as
-    others left it while they do: also while a coroutine blocks, which no selector hears of.
+    They are the same for all greenlets of a thread, see greenlet_selector.py. They are set while
+    this greenlet runs, and as others left them while they do: also while a coroutine blocks, which
+    no selector hears of.
 
     Parameters:
       serve(Callable): Called with the loop.
       loop(GreenletLoop): The loop.
     """
 
-    _mark_inside: Any = None
-    _mark_outside: Any = None
+    _inside = NO_MARKS
+    _outside = NO_MARKS
     _blocked_since: float | None = None
     _told_at = float("-inf")
 
@@ -204,16 +205,16 @@ class LoopGreenlet(_Greenlet):
         """Called by gevent before it switches to the hub."""
         if not self._loop.is_waiting:
             self._blocked_since = time.monotonic()
-        self._mark_inside = _get_running_loop()
-        _set_running_loop(self._mark_outside)
+        self._inside = LoopMarks.now()
+        self._outside.set()
 
     def _enter(self) -> None:
         if self._blocked_since is not None:
             blocked_s, self._blocked_since = time.monotonic() - self._blocked_since, None
             if blocked_s >= _LONG_BLOCK_S:
                 self._tell(blocked_s)
-        self._mark_outside = _get_running_loop()
-        _set_running_loop(self._mark_inside)
+        self._outside = LoopMarks.now()
+        self._inside.set()
 
     def _tell(self, blocked_s: float) -> None:
         now = time.monotonic()

@@ -1114,6 +1114,50 @@ def test_groups_of_tasks_and_time_outs_work(broker, start, noted):
 
 
 @greenlets_only
+def test_each_loop_closes_its_own_asynchronous_generators(broker, start):
+    assert is_patched()
+    closed = []
+
+    async def numbers(loop):
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)  # what only the loop that ran it can do
+            closed.append(asyncio.get_running_loop() is loop)
+
+    async def leave_one_open(*, pauses):
+        kept = numbers(asyncio.get_running_loop())
+        for _ in range(pauses):
+            await asyncio.sleep(0.002)
+        await kept.__anext__()
+        for _ in range(pauses):
+            await asyncio.sleep(0.002)
+        return kept
+
+    # Kept alive past its loop's end, which closes those that it knows of.
+    alive = []
+
+    @greenq.actor(broker=broker, max_retries=0)
+    def plain(pauses):
+        alive.append(asyncio.run(leave_one_open(pauses=pauses)))
+
+    @greenq.actor(broker=broker, max_retries=0)
+    async def awaited(pauses):
+        alive.append(await leave_one_open(pauses=pauses))
+
+    for pauses in range(1, 11):
+        plain.send(pauses)
+        awaited.send(pauses)
+    worker = start(concurrency=100)
+    broker.join("default", timeout=30_000)
+    worker.stop(5000)
+
+    assert not broker.dead_letters
+    assert closed == [True] * 20
+
+
+@greenlets_only
 def test_functions_run_loops_of_their_own_beside_the_loop(broker, start, noted):
     assert is_patched()
     strangers = []
