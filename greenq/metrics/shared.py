@@ -1,13 +1,16 @@
 """The shared file: an area of it for each worker, in which it counts with plain additions.
 
     area      a header and 2047 records
-    header    whether its gauges count (1 or 0), how many records it has: two 32-bit numbers
+    header    whether its gauges count (1 or 0), how many records it has, and in which layout: three
+              32-bit numbers
     record    2 KiB: the length of its key (16 bits), the key, and in the second half 128 values
 
 Memory, not messages: to count costs a worker an addition, a scrape costs it nothing, and what
 it has counted is there whatever kills it. The next worker that is given the area goes on from
-there, so that no counter ever goes backwards. Each area has one writer; a value is eight
-aligned bytes, which are written in one step. Only the supervisor changes the file's length.
+there, so that no counter ever goes backwards. Only if it has other metrics, as after a reload with
+another version of greenq, does it begin anew, and nobody reads one layout as the other. Each area
+has one writer; a value is eight aligned bytes, which are written in one step. Only the supervisor
+changes the file's length.
 
 The file has no name: it goes away with the last process that has it open.
 """
@@ -21,10 +24,11 @@ import mmap
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .catalogue import Labels, fresh, gauges
+from .catalogue import METRICS, Labels, fresh, gauges
 
 RECORD = 2048
 _VALUES_AT = RECORD // 2
@@ -33,7 +37,9 @@ AREA = 4 * 1024 * 1024
 MOST_RECORDS = AREA // RECORD - 1
 MOST_AREAS = 1024
 
-_HEADER = struct.Struct("=II")
+_HEADER = struct.Struct("=III")
+#: What the metrics are, and where their values stand, as a number.
+LAYOUT = zlib.crc32(repr((RECORD, METRICS)).encode())
 _KEY_LENGTH = struct.Struct("=H")
 _VALUES = struct.Struct(f"={(RECORD - _VALUES_AT) // 8}d")
 
@@ -98,7 +104,8 @@ class Area:
         self._map = mmap.mmap(fd, AREA, offset=self._at)
         self._records: dict[tuple[str, ...], memoryview[float]] = {}
         self._lock = threading.Lock()
-        for index in range(_HEADER.unpack_from(self._map)[1]):
+        _, count, layout = _HEADER.unpack_from(self._map)
+        for index in range(count if layout == LAYOUT else 0):
             labels, key = _read_key(self._map, (index + 1) * RECORD)
             values = self._records[key] = self._values(index)
             for offset, value in gauges(labels):
@@ -143,7 +150,7 @@ class Area:
 
     def _note(self, count: int) -> None:
         # Last, so that nobody reads a record that is not complete.
-        _HEADER.pack_into(self._map, 0, 1, count)
+        _HEADER.pack_into(self._map, 0, 1, count, LAYOUT)
 
     def _values(self, index: int) -> memoryview[float]:
         start = (index + 1) * RECORD + _VALUES_AT
@@ -184,10 +191,10 @@ class Record(NamedTuple):
 
 
 def read(fd: int) -> Iterator[Record]:
-    """All records of all areas."""
+    """All records of all areas that have this program's metrics."""
     for start in range(0, os.fstat(fd).st_size, AREA):
-        is_alive, count = _HEADER.unpack(os.pread(fd, _HEADER.size, start))
-        content = os.pread(fd, count * RECORD, start + RECORD) if count else b""
+        is_alive, count, layout = _HEADER.unpack(os.pread(fd, _HEADER.size, start))
+        content = os.pread(fd, count * RECORD, start + RECORD) if count and layout == LAYOUT else b""
         for index in range(len(content) // RECORD):
             labels, key = _read_key(content, index * RECORD)
             values = _VALUES.unpack_from(content, index * RECORD + _VALUES_AT)

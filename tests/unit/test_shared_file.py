@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from greenq.metrics import shared
 from greenq.metrics.catalogue import METRICS, OFFSETS, Kind, Labels, of
 from greenq.metrics.shared import AREA, MOST_AREAS, MOST_RECORDS, OTHERS, Area, SharedFile, read
 from tests.support.command import ROOT
@@ -77,6 +78,24 @@ def test_gauges_of_the_dead_count_no_more_until_they_are_zero(file):
     file.take()
 
     assert not records(file)["default", "work"].is_alive
+
+
+def test_an_area_of_a_version_with_other_metrics_is_not_read_and_begun_anew(file, monkeypatch):
+    number = file.take()
+    with monkeypatch.context() as older:
+        older.setattr(shared, "LAYOUT", 1)
+        before = Area(file.fd, number)
+        before.record(Labels.ACTOR, "default", "work")[ERRORS] = 3
+        before.record(Labels.QUEUE, "default")
+        assert len(records(file)) == 2
+    assert records(file) == {}
+    file.give_back(number)
+
+    living = Area(file.fd, file.take()).record(Labels.ACTOR, "default", "work")
+    living[ERRORS] += 1
+
+    assert list(records(file)) == [("default", "work")]
+    assert records(file)["default", "work"].values[ERRORS] == 1
 
 
 def test_areas_of_the_living_are_apart(file):
