@@ -4,7 +4,7 @@
     supervisor -> makes the file, and says which area is whose; reads nothing
     a process beside the workers -> reads all areas when it is asked: server.py, listener.py
 
-catalogue.py lists the metrics, text.py writes them as Prometheus reads them, sampler.py looks
-at what is better looked at now and then than counted. Standard library only, because the
-supervisor comes in here too. The middleware that counts is middleware/prometheus.py.
+catalogue.py lists the metrics, text.py writes them as Prometheus reads them. Standard library only,
+and nobody waits here for a worker or a broker, because the supervisor comes in too. The middleware
+that counts is middleware/prometheus.py; what is better looked at now and then: worker/sampler.py.
 """

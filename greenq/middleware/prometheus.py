@@ -12,7 +12,6 @@ from ..errors import Shutdown
 from ..logging import get_logger
 from ..metrics import shared
 from ..metrics.catalogue import DURATIONS_MS, OFFSETS, WAITS_MS, Labels
-from ..metrics.sampler import Sampler
 from ..names import canonical_queue_name
 from .middleware import Middleware
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ..consumer import MessageProxy
     from ..message import Message
     from ..worker import Worker
+    from ..worker.sampler import Sampler
 
 #: The label of names that nobody has declared: whoever can enqueue could make up any number.
 UNKNOWN = "(unknown)"
@@ -70,6 +70,8 @@ class Prometheus(Middleware):
         self._look_at_the_clock()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        from ..worker.sampler import Sampler
+
         if self._area is not None:
             self._sampler = Sampler(
                 self._area, shared.worker_number(), worker, self._record_of, self._look_at_the_clock

@@ -1,4 +1,4 @@
-"""One worker process, as its supervisor sees it: a pid, two pipes and what it reported.
+"""A worker, or the process of a fork function, as its supervisor sees it: a pid, two pipes and what it reported.
 
 Starts it and talks to it. Does not decide anything: see supervisor.py.
 """
@@ -20,7 +20,7 @@ from . import signals
 
 @dataclass(frozen=True)
 class Launch:
-    """How workers are started.
+    """How such processes are started.
 
     Attributes:
       command(tuple[str, ...]): Program and arguments. Two numbers are appended: the file
@@ -36,7 +36,7 @@ class Launch:
 
 
 class Child:
-    """A worker process that was started.
+    """A worker, or the process of a fork function, that was started.
 
     It hears of its supervisor's death from the end of its control pipe: the supervisor has
     the only other end, so nothing needs to be done for that.

@@ -25,7 +25,7 @@ ROOMS = {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
         *("log_lines", "json_lines", "exit_codes", "extras", "metrics"),
     },
-    # What greenq asks of the process it runs in: no room of its own in the plan, because
+    # What greenq asks of the process it runs in: a room of its own, because
     # it stands between the leaves, which never wait, and all that do.
     "words": {
         *("runtime", "greenlets", "threads", "lease", "per_process"),
@@ -54,6 +54,7 @@ FORCED = {
     ("message", "results"),
     ("composition", "results"),
     ("composition", "rate_limits"),
+    ("middleware.prometheus", "worker.sampler"),  # it is handed the worker, and starts this beside it
 }
 #: Base classes that plug-ins of any kind may be derived from.
 CONTRACTS = {"middleware.middleware"}

@@ -2,7 +2,8 @@
 
 What is running is seen in the slots, so that no message that took an odd way out stays counted
 as running for ever. How late greenlets have their turn is seen by one that only waits for its
-own. One worker of all looks at the queues, because that asks the broker.
+own. One worker of all looks at the queues, because that asks the broker. Started by the middleware
+Prometheus; where the values go: see metrics/shared.py.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .catalogue import LAGS_MS, OFFSETS, Labels, gauges
-from .shared import Area
+from ..metrics.catalogue import LAGS_MS, OFFSETS, Labels, gauges
+from ..metrics.shared import Area
 
 if TYPE_CHECKING:
     from ..broker import Broker
     from ..consumer import MessageProxy
-    from ..worker import Worker
+    from .worker import Worker
 
 _TURN_EVERY_S = 0.1
 _LOOK_EVERY_S = 1.0
