@@ -963,3 +963,27 @@ def run_command(folder, *arguments):
         timeout=60,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+# -- many at once
+
+
+SEND_FIRST = """
+    import sys
+    import gevent
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[])
+    broker.declare_queue("default")
+    def send(delay): broker.enqueue(Message("default", "work", (1,), {}, {}), delay=delay)
+    sent = [gevent.spawn(send, delay) for delay in [None] * 2500 + [3_600_000] * 2500]
+    gevent.joinall(sent)
+    errors = [each.exception for each in sent if each.exception]
+    print(len(errors), errors[:1])
+    print(broker.get_queue_message_counts("default"))
+    broker.close()
+"""
+
+
+def test_more_first_sends_at_once_than_a_connection_has_channels_are_all_stored(vhost):
+    assert output_of(SEND_FIRST, vhost.url, patched=True) == ["0 []", "(2500, 2500, 0)"]

@@ -72,13 +72,13 @@ class Attachment:
           ConnectionError: The server is away.
         """
         if again or queue_name not in self._declared:
-            self.publishing.ask(_declare(self.topology.of(queue_name)))
+            self.publishing.ask_once(queue_name, _declare(self.topology.of(queue_name)))
             self._declared.add(queue_name)
 
     def ensure_ladder(self, queue_name: str) -> None:
         """Have a queue's ladder of delays declared on the server, once. May switch."""
         if queue_name not in self._ladders:
-            self.publishing.ask(_declare(self.topology.ladder(queue_name)))
+            self.publishing.ask_once(f"{queue_name}.DQ", _declare(self.topology.ladder(queue_name)))
             self._ladders.add(queue_name)
 
     def forget(self, queue_name: str) -> None:

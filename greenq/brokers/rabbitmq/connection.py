@@ -71,6 +71,8 @@ class Link:
         self._opening: Any = None
         self._is_closed = False
         self._closed_callbacks: list[Callable[[], None]] = []
+        #: Who waits for the answer to what is asked once for all, by the question.
+        self._asking: dict[str, list[Answer]] = {}
         self._address = where_all(endpoints)
         loop.on_failure.append(self._give_up)
 
@@ -190,23 +192,71 @@ class Link:
 
         Switches.
         """
-        answers: list[Any] = self.loop.ask(lambda answer: self._begin(calls, answer), timeout_s, "answer")
+        answers: list[Any] = self.loop.ask(
+            lambda answer: self._begin(calls, answer.give, answer.fail), timeout_s, "answer"
+        )
         return answers
 
-    def _begin(self, calls: Sequence[Call], answer: Answer) -> None:
+    def ask_once(self, name: str, calls: Sequence[Call], timeout_s: float = TIMEOUT_S) -> None:
+        """The same, but whoever asks for this name meanwhile waits for the same answer.
+
+        A connection has 2047 channels, and thousands may send first messages at once. Switches.
+        """
+        self.loop.ask(lambda answer: self._join(name, calls, answer), timeout_s, "answer")
+
+    def _join(self, name: str, calls: Sequence[Call], answer: Answer) -> None:
+        waiting = self._asking.get(name)
+        if waiting is not None:
+            waiting.append(answer)
+            return
+        self._asking[name] = [answer]
+
+        def give(frames: list[Any]) -> None:
+            with self.loop.together():
+                for each in self._asking.pop(name, ()):
+                    each.give(frames)
+
+        def fail(error: BaseException) -> None:
+            with self.loop.together():
+                for each in self._asking.pop(name, ()):
+                    each.fail(error)
+
+        try:
+            self._begin(calls, give, fail)
+        except Exception as error:
+            fail(error)
+
+    def _begin(
+        self, calls: Sequence[Call], give: Callable[[list[Any]], None], fail: Callable[[ConnectionError], None]
+    ) -> None:
+        # The channel ends after each answer, too; whose question it was may be asked anew by then.
+        is_over = False
+
         def on_open(connection: Any) -> None:
-            channel = connection.channel(on_open_callback=lambda channel: go_on(channel, []))
-            channel.add_on_close_callback(lambda _channel, error: answer.fail(refusal(error, self._address)))
+            try:
+                channel = connection.channel(on_open_callback=lambda channel: go_on(channel, []))
+            except pika.exceptions.NoFreeChannels:
+                fail(ConnectionFailed(f"All channels of the connection to RabbitMQ at {self._address} are in use"))
+            else:
+                channel.add_on_close_callback(self.loop.guard(on_close))
+
+        def on_close(_channel: Any, error: BaseException) -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                fail(refusal(error, self._address))
 
         def go_on(channel: Any, frames: list[Any]) -> None:
+            nonlocal is_over
             if len(frames) == len(calls):
-                answer.give(frames)
+                is_over = True
+                give(frames)
                 channel.close()
                 return
             method, arguments = calls[len(frames)]
             getattr(channel, method)(**arguments, callback=lambda frame: go_on(channel, [*frames, frame]))
 
-        self.ready(on_open, answer.fail)
+        self.ready(on_open, fail)
 
     def close(self) -> None:
         """Close it in good order, after all that was written. Switches."""
