@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import threading
 import time
 
@@ -18,6 +19,10 @@ import pytest
 
 import greenq
 from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq.connection import Link
+from greenq.brokers.rabbitmq.loop import Loop
+from greenq.brokers.rabbitmq.parameters import make_parameters
+from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.clock import now_ms
 from greenq.consumer import Undecodable
 from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionFailed, QueueJoinTimeout, QueueMismatch
@@ -987,3 +992,53 @@ SEND_FIRST = """
 
 def test_more_first_sends_at_once_than_a_connection_has_channels_are_all_stored(vhost):
     assert output_of(SEND_FIRST, vhost.url, patched=True) == ["0 []", "(2500, 2500, 0)"]
+
+
+# -- close() beside a send
+
+
+@pytest.fixture
+def silent_urls():
+    """Two servers that take connections and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        yield [f"amqp://guest:guest@127.0.0.1:{each.getsockname()[1]}/" for each in (first, second)]
+
+
+def test_a_send_that_waits_for_a_connection_ends_when_the_broker_is_closed(open_broker, silent_urls):
+    broker = open_broker(url=silent_urls)
+    link = broker._attach().publishing
+
+    def send():
+        with pytest.raises(greenq.errors.ConnectionError, match="The broker was closed"):
+            broker.enqueue(message("never"))
+
+    with beside(send):
+        wait_until(lambda: link._waiting)
+        broker.close()
+
+
+def test_a_question_that_comes_behind_the_end_of_the_loop_is_answered():
+    loop = Loop()
+    wake, loop._place.wake = loop._place.wake, lambda _call: None
+
+    def ask():
+        with pytest.raises(ConnectionClosed, match="The broker was closed"):
+            loop.ask(lambda _answer: None, 3600, "answer")
+
+    with beside(ask), beside(loop.close):
+        wait_until(lambda: len(loop._calls) == 2)
+        loop._calls.rotate(loop._calls[0].__qualname__.startswith("Loop.ask"))
+        wake(loop._run_calls)
+
+
+def test_what_is_asked_of_a_closed_loop_is_an_error():
+    loop = Loop()
+    publisher = Publisher(Link(loop, make_parameters("amqp://127.0.0.1", None, {})))
+    loop.close()
+    done = []
+
+    with pytest.raises(ConnectionClosed, match="The broker was closed"):
+        loop.soon(lambda: None)
+    publisher.submit([Batch([Outgoing("default", b"")], done.append, time.monotonic() + 3600)])
+
+    assert [str(each.error) for each in done] == ["The broker was closed"]

@@ -8,6 +8,7 @@ Everything but ``ask`` and ``close`` is called in the loop (see loop.py) and ans
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -97,6 +98,9 @@ class Link:
                 self._try(0, [])
 
     def _try(self, number: int, errors: list[str], *, is_refused: bool = True) -> None:
+        if self._is_closed:
+            self._fail_waiting(ConnectionClosed("The broker was closed"))
+            return
         if number >= len(self._endpoints):
             self._opening = None
             kind = BrokerUnusable if is_refused else ConnectionFailed
@@ -263,9 +267,11 @@ class Link:
 
         def begin(answer: Answer) -> None:
             self._is_closed = True
+            opening, self._opening = self._opening, None
+            self._fail_waiting(ConnectionClosed("The broker was closed"))
+            if opening is not None and not opening.is_closed:
+                opening.close()
             if self.connection is None:
-                if self._opening is not None and not self._opening.is_closed:
-                    self._opening.close()
                 answer.give()
                 return
             self._closed_callbacks.append(answer.give)
@@ -275,7 +281,8 @@ class Link:
         try:
             self.loop.ask(begin, TIMEOUT_S / 2, "close the connection")
         except ConnectionError:
-            self.loop.soon(self._abort)
+            with contextlib.suppress(ConnectionClosed):
+                self.loop.soon(self._abort)
 
     def _abort(self) -> None:
         if self.connection is not None and self.connection._transport is not None:

@@ -66,12 +66,14 @@ class Answer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._loop.asked.discard(self)
         self._loop.wake_up(self._request)
 
     def fail_after(self, seconds: float, make_error: Callable[[], BaseException]) -> None:
         """Fail if there is no answer in time. Called in the loop."""
         if not self.is_given:
             self._timer = self._loop.later(seconds, lambda: self.fail(make_error()))
+            self._loop.asked.add(self)
 
     def wait(self) -> Any:
         """The value, or the error raised. Switches."""
@@ -90,6 +92,8 @@ class Loop:
         self._is_scheduled = False
         self._lock = self.runtime.native_lock()
         self.is_closed = False
+        #: What has an end by a timer, which would never come after the end of the loop.
+        self.asked: set[Answer] = set()
         #: Called in the loop with an error, after one that nobody expected: connections are no good any more.
         self.on_failure: list[Callable[[ConnectionClosed], None]] = []
         self._is_failing = False
@@ -100,10 +104,16 @@ class Loop:
         self._place: _HubPlace | _ThreadPlace = (_HubPlace if is_patched() else _ThreadPlace)(self)
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have this called, after all that was asked for before. From any thread."""
-        self._calls.append(call)
+        """Have this called, after all that was asked for before. From any thread.
+
+        Raises:
+          ConnectionClosed: The loop was closed.
+        """
         with self._lock:
-            if self._is_scheduled or self.is_closed:
+            if self.is_closed:
+                raise ConnectionClosed("The broker was closed")
+            self._calls.append(call)
+            if self._is_scheduled:
                 return
             self._is_scheduled = True
         self._place.wake(self._run_calls)
@@ -112,6 +122,8 @@ class Loop:
         self._is_scheduled = False
         calls = self._calls
         for _ in range(len(calls)):
+            if not calls:
+                return  # the end has run the rest
             call = calls.popleft()
             try:
                 call()
@@ -140,12 +152,15 @@ class Loop:
         )
         # Whoever is told may send again at once, and that must not be given up with the rest.
         with self.together():
-            for each in list(self.on_failure):
-                try:
-                    each(lost)
-                except Exception as another:
-                    self._log(another)
+            self._tell(lost)
         self._is_failing = False
+
+    def _tell(self, error: ConnectionClosed) -> None:
+        for each in list(self.on_failure):
+            try:
+                each(error)
+            except Exception as another:
+                self._log(another)
 
     def _log(self, error: BaseException) -> None:
         now = time.monotonic()
@@ -219,18 +234,21 @@ class Loop:
             except Exception as error:
                 answer.fail(error)
 
-        if self.is_closed:
-            raise ConnectionClosed("The broker was closed")
         self.soon(begin)
         return answer.wait()
 
     def close(self) -> None:
-        """End the loop. Its connections have been closed before. Switches."""
+        """End the loop. Its connections have been closed before; who still waits is told. Switches."""
         done = Answer(self)
 
         def end() -> None:
             with self._lock:
                 self.is_closed = True
+            self._run_calls()
+            closed = ConnectionClosed("The broker was closed")
+            self._tell(closed)
+            for answer in list(self.asked):
+                answer.fail(closed)
             self._place.end()
             done.give()
 

@@ -80,6 +80,7 @@ class Publisher:
         self._loop = link.loop
         self._confirms = confirms
         self._waiting: deque[Batch] = deque()
+        self._refusing = link.loop.runtime.native_lock()
         #: By delivery tag, in order.
         self._under_way: dict[int, Batch] = {}
         self._bytes_under_way = 0
@@ -97,15 +98,16 @@ class Publisher:
 
     def submit(self, batches: Sequence[Batch]) -> None:
         """Publish these, soon. From any thread; does not wait."""
-        if self._loop.is_closed:
-            for batch in batches:
-                batch.error = ConnectionClosed("The broker was closed")
-                batch.on_done(batch)
-            return
         self._waiting.extend(batches)
-        if not self._is_pumping:
-            self._is_pumping = True
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
             self._loop.soon(self._pump)
+        except ConnectionClosed as error:
+            # Whoever comes from here on asks, and is told, too; who came before is among these.
+            self._is_pumping = False
+            self._refuse_waiting(error)
 
     # -- in the loop
 
@@ -269,10 +271,15 @@ class Publisher:
 
     def _on_no_connection(self, error: ConnectionError) -> None:
         self._opening = None
-        # Out of the same deque: a thread in submit may have its hands on it.
-        for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
-            batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
-            batch.on_done(batch)
+        self._refuse_waiting(error)
+
+    def _refuse_waiting(self, error: ConnectionError) -> None:
+        # After the end of the loop several threads may come here, and one call's batches count together.
+        with self._refusing:
+            # Out of the same deque: a thread in submit may have its hands on it.
+            for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
+                batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
+                batch.on_done(batch)
 
     def _on_connection(self, connection: Any, attempt: object) -> None:
         def on_channel(channel: Any) -> None:
