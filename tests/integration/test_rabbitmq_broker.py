@@ -1042,3 +1042,22 @@ def test_what_is_asked_of_a_closed_loop_is_an_error():
     publisher.submit([Batch([Outgoing("default", b"")], done.append, time.monotonic() + 3600)])
 
     assert [str(each.error) for each in done] == ["The broker was closed"]
+
+
+# -- what is said of a part
+
+
+def test_messages_of_which_a_part_is_stored_are_not_called_refused(broker, vhost):
+    broker.declare_queue("other")
+    both = [broker.prepare(message(name, queue_name=name)) for name in ("default", "other")]
+    broker.write(both)
+    broker.channel.queue_delete("other")
+    broker.channel.queue_delete("other.XQ")
+    broker.channel.queue_declare("other.XQ", durable=True, arguments={"x-message-ttl": 1})
+
+    with pytest.raises(ConnectionClosed, match=r"1 of 2 messages are stored, .*x-message-ttl"):
+        broker.write(both)
+    with pytest.raises(QueueMismatch):
+        broker.write(both[1:])
+
+    assert counts(broker)[0] == 2

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pika
 
 from ...clock import now_ms
-from ...errors import ConnectionError, ConnectionFailed
+from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from ...verdict import Envelope
 from .connection import Call, ChannelRefused, Link
 from .consumer import Inbox
@@ -206,16 +206,17 @@ class Attachment:
                     self.ensure_ladder(base)
         except ConnectionError as error:
             for batch in batches:
-                batch.error = error
+                batch.error = _error_of(batch, error)
             return
         again = self._publish([batch.returned for batch in batches], publisher)
         for batch, second in zip(batches, again, strict=True):
-            batch.error = second.error
+            failure = second.error
             if second.returned:
-                batch.error = ConnectionFailed(
-                    f"RabbitMQ at {self.publishing.address} returned the message: queue "
-                    f"{second.returned[0].queue!r} was deleted, and again after it was declared anew"
-                )
+                text = f"RabbitMQ at {self.publishing.address} returned the message: queue "
+                text += f"{second.returned[0].queue!r} was deleted, and again after it was declared anew"
+                kind = ConnectionFailed if len(second.returned) == len(second.messages) else ConnectionClosed
+                failure = kind(text)
+            batch.error = None if failure is None else _error_of(batch, failure)
 
     # -- consuming
 
@@ -268,6 +269,14 @@ class Attachment:
         self.consuming.close()
         self.publishing.close()
         self.loop.close()
+
+
+def _error_of(batch: Batch, error: ConnectionError) -> ConnectionError:
+    """What an error with the returned ones among its messages is to the whole batch."""
+    if len(batch.returned) == len(batch.messages) or not isinstance(error, ConnectionFailed):
+        return error
+    stored = len(batch.messages) - len(batch.returned)
+    return ConnectionClosed(f"{stored} of {len(batch.messages)} messages are stored, the others are not: {error}")
 
 
 def _declare(queues: Sequence[Queue]) -> list[Call]:
