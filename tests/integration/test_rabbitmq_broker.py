@@ -1061,3 +1061,33 @@ def test_messages_of_which_a_part_is_stored_are_not_called_refused(broker, vhost
         broker.write(both[1:])
 
     assert counts(broker)[0] == 2
+
+
+# -- dead letters with another limit
+
+
+@pytest.mark.parametrize(("limit", "told"), [(None, "no limit of deliveries"), (20, "a limit of 20 deliveries")])
+def test_a_queue_of_dead_letters_with_another_delivery_limit_is_used_as_it_is(open_broker, caplog, limit, told):
+    broker = open_broker(queue_type="quorum")
+    arguments = {"x-queue-type": "quorum", "x-message-ttl": 604_800_000}
+    arguments |= {} if limit is None else {"x-delivery-limit": limit}
+    broker.channel.queue_declare("default.XQ", durable=True, arguments=arguments)
+
+    broker.connect()
+    send(broker, 1, 2)
+    reader = consume(broker)
+    reader.complete(nacks(take(reader, 2), "no good"))
+
+    assert broker.dead_letters_of("default").send_back_all() == 2
+    reader.complete(acks(take(reader, 2)))
+    reader.close()
+    assert counts(broker) == (0, 0, 0)
+    assert sum(told in each.getMessage() for each in caplog.records) == 1
+
+
+def test_a_queue_of_dead_letters_that_keeps_them_for_another_time_is_refused(open_broker):
+    broker = open_broker(queue_type="quorum")
+    broker.channel.queue_declare("default.XQ", durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 1})
+
+    with pytest.raises(QueueMismatch, match="x-message-ttl"):
+        broker.connect()

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pika
 
 from ...clock import now_ms
 from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from ...verdict import Envelope
-from .connection import Call, ChannelRefused, Link
+from .connection import ArgumentMismatch, Call, ChannelRefused, Link
 from .consumer import Inbox
 from .loop import Answer, Loop
 from .publisher import Batch, Outgoing, Publisher
 from .subscription import Subscription
-from .topology import Queue, Topology, rung_for, wire_priority
+from .topology import DELIVERY_LIMIT, Queue, Topology, rung_for, wire_priority
 
 _NOT_FOUND = 404
+
+#: In RabbitMQ's word about an argument that is different.
+_LIMIT_FOUND = re.compile(r"current is (?:none|(?:the value )?'(\d+)')")
+
+_T = TypeVar("_T")
 
 
 class Attachment:
@@ -57,6 +64,8 @@ class Attachment:
         self._timeout_s = timeout_ms / 1000
         self._declared: set[str] = set()
         self._ladders: set[str] = set()
+        #: Limits of deliveries, None for none, of the queues of dead letters that were made with another.
+        self._limits: dict[str, int | None] = {}
         self._no_ladder_at: dict[str, float] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._turns: dict[str, threading.RLock] = {}
@@ -72,19 +81,53 @@ class Attachment:
           ConnectionError: The server is away.
         """
         if again or queue_name not in self._declared:
-            self.publishing.ask_once(queue_name, _declare(self.topology.of(queue_name)))
+            queues = self.topology.of(queue_name)
+            self._declare(queues, lambda calls: self.publishing.ask_once(queue_name, calls))
             self._declared.add(queue_name)
 
     def ensure_ladder(self, queue_name: str) -> None:
         """Have a queue's ladder of delays declared on the server, once. May switch."""
         if queue_name not in self._ladders:
-            self.publishing.ask_once(f"{queue_name}.DQ", _declare(self.topology.ladder(queue_name)))
+            queues = self.topology.ladder(queue_name)
+            self._declare(queues, lambda calls: self.publishing.ask_once(f"{queue_name}.DQ", calls))
             self._ladders.add(queue_name)
 
-    def forget(self, queue_name: str) -> None:
-        """Have a queue, and its ladder, declared again before the next use."""
-        self._declared.discard(queue_name)
-        self._ladders.discard(queue_name)
+    def _declare(self, queues: Sequence[Queue], ask: Callable[[list[Call]], _T]) -> _T:
+        try:
+            return ask(self._declarations(queues))
+        except ArgumentMismatch as error:
+            if not self._tolerate(error):
+                raise
+        return ask(self._declarations(queues))
+
+    def _declarations(self, queues: Sequence[Queue]) -> list[Call]:
+        calls = []
+        for name, arguments in queues:
+            if name in self._limits:
+                limit = self._limits[name]
+                arguments = {key: value for key, value in arguments.items() if key != DELIVERY_LIMIT}
+                if limit is not None:
+                    arguments[DELIVERY_LIMIT] = limit
+            calls.append(Call("queue_declare", {"queue": name, "durable": True, "arguments": arguments}))
+        return calls
+
+    def _tolerate(self, error: ArgumentMismatch) -> bool:
+        """Whether the queue will do as it is: dead letters can be kept with any limit of deliveries."""
+        found = _LIMIT_FOUND.search(error.found)
+        if error.argument != DELIVERY_LIMIT or not error.queue.endswith(".XQ") or found is None:
+            return False
+        with self._lock:
+            is_new = error.queue not in self._limits
+            self._limits[error.queue] = None if found[1] is None else int(found[1])
+        if is_new:
+            self.logger.warning(
+                "Queue %s exists with %s, and is used as it is. RabbitMQ drops dead letters that were looked at more "
+                "often than its limit says (RabbitMQ 4: 20 times where there is none): delete the queue once it is "
+                "empty, and it is made anew without such a limit.",
+                error.queue,
+                "no limit of deliveries" if found[1] is None else f"a limit of {found[1]} deliveries",
+            )
+        return True
 
     def has_ladder(self, queue_name: str) -> bool:
         """Whether anybody has declared it. May switch."""
@@ -109,7 +152,7 @@ class Attachment:
         queues = self.topology.of(queue_name)
         if self.has_ladder(queue_name):
             queues += self.topology.ladder(queue_name)
-        frames = self.publishing.ask(_declare(queues))
+        frames = self._declare(queues, self.publishing.ask)
         dead, ready, *delayed = (frame.method.message_count for frame in frames)
         return ready, sum(delayed), dead
 
@@ -277,9 +320,3 @@ def _error_of(batch: Batch, error: ConnectionError) -> ConnectionError:
         return error
     stored = len(batch.messages) - len(batch.returned)
     return ConnectionClosed(f"{stored} of {len(batch.messages)} messages are stored, the others are not: {error}")
-
-
-def _declare(queues: Sequence[Queue]) -> list[Call]:
-    return [
-        Call("queue_declare", {"queue": queue.name, "durable": True, "arguments": queue.arguments}) for queue in queues
-    ]

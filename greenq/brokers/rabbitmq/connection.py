@@ -49,6 +49,22 @@ class ChannelRefused(ConnectionFailed):
         self.code = code
 
 
+class ArgumentMismatch(QueueMismatch):
+    """A queue exists with another argument.
+
+    Attributes:
+      queue(str): Which.
+      argument(str): Its name.
+      found(str): What the server says of its value.
+    """
+
+    def __init__(self, message: str, queue: str, argument: str, found: str) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.argument = argument
+        self.found = found
+
+
 class Link:
     """A connection.
 
@@ -371,8 +387,9 @@ def refusal(error: BaseException, address: str) -> ConnectionError:
     different = _DIFFERENT.search(error.reply_text)
     if different:
         argument, queue, values = different.groups()
-        return QueueMismatch(
+        return ArgumentMismatch(
             f"Queue {queue!r} exists on RabbitMQ at {address} with another {argument}: {values}. Give the broker the "
-            "arguments that the queue was made with, or delete the queue once it is empty."
+            "arguments that the queue was made with, or delete the queue once it is empty.",
+            *(queue, argument, values),
         )
     return ChannelRefused(f"RabbitMQ at {address} refused: {error.reply_text}", error.reply_code)

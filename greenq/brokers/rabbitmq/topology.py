@@ -39,6 +39,7 @@ MOST_PRIORITY = 255
 #: With a limit, what is returned goes back to its place; without one, to the end. For dead letters,
 #: too: each look returns them, and RabbitMQ 4 drops what was returned 20 times if nobody says more.
 _DELIVERY_LIMIT = 2**31 - 1
+DELIVERY_LIMIT = "x-delivery-limit"
 
 #: AMQP's names have 255 bytes, and the longest of ours has this much more than the queue's.
 _LONGEST_NAME = 255 - len(".DQ.1073741824ms")
@@ -92,7 +93,7 @@ class Topology:
         limit: dict[str, Any] = {}
         if self.queue_type == "quorum":
             kind = {"x-queue-type": "quorum"}
-            limit = {"x-delivery-limit": _DELIVERY_LIMIT}
+            limit = {DELIVERY_LIMIT: _DELIVERY_LIMIT}
         return [
             Queue(dead_letter_queue_name(queue_name), {**kind, **limit, "x-message-ttl": self.dead_message_ttl_ms}),
             Queue(queue_name, {**kind, **limit, **to_the_dead, **self.queue_arguments}),
