@@ -1091,3 +1091,31 @@ def test_a_queue_of_dead_letters_that_keeps_them_for_another_time_is_refused(ope
 
     with pytest.raises(QueueMismatch, match="x-message-ttl"):
         broker.connect()
+
+
+# -- who asks over which connection
+
+
+def test_a_first_send_waits_as_long_as_any_other_and_says_that_nothing_was_sent(open_broker, silent_urls):
+    broker = open_broker(url=silent_urls, send_timeout=300)
+
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"within 0\.3 s; nothing was sent"):
+        broker.enqueue(message("never"))
+
+    assert 0.3 <= time.monotonic() - began < 5
+
+
+def test_whoever_does_not_send_goes_on_while_the_connection_for_publishing_is_stopped(broker, open_broker):
+    send(open_broker(), 1)
+    broker.connect()
+    # As in an alarm: the server reads nothing from it, so nothing that is asked there is answered.
+    broker._attach().publishing._begin = lambda *_: None
+
+    reader = consume(broker)
+    reader.complete(nacks(take(reader), "no good"))
+    reader.close()
+
+    assert counts(broker) == (0, 0, 1)
+    assert broker.dead_letters_of("default").delete_all() == 1
+    broker.flush("default")

@@ -19,7 +19,7 @@ import pika
 from ...clock import now_ms
 from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from ...verdict import Envelope
-from .connection import ArgumentMismatch, Call, ChannelRefused, Link
+from .connection import TIMEOUT_S, ArgumentMismatch, Call, ChannelRefused, Link
 from .consumer import Inbox
 from .loop import Answer, Loop
 from .publisher import Batch, Outgoing, Publisher
@@ -73,8 +73,13 @@ class Attachment:
 
     # -- queues
 
-    def ensure(self, queue_name: str, *, again: bool = False) -> None:
+    def ensure(
+        self, queue_name: str, *, again: bool = False, link: Link | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Have a queue declared on the server, once. May switch.
+
+        Who sends asks over the connection for publishing, which an alarm of the server's stops, too; all
+        others ask over that for consuming.
 
         Raises:
           QueueMismatch: It exists with other arguments.
@@ -82,14 +87,15 @@ class Attachment:
         """
         if again or queue_name not in self._declared:
             queues = self.topology.of(queue_name)
-            self._declare(queues, lambda calls: self.publishing.ask_once(queue_name, calls))
+            self._declare(queues, lambda calls: (link or self.publishing).ask_once(queue_name, calls, timeout_s))
             self._declared.add(queue_name)
 
-    def ensure_ladder(self, queue_name: str) -> None:
+    def ensure_ladder(self, queue_name: str, *, link: Link | None = None, timeout_s: float = TIMEOUT_S) -> None:
         """Have a queue's ladder of delays declared on the server, once. May switch."""
         if queue_name not in self._ladders:
             queues = self.topology.ladder(queue_name)
-            self._declare(queues, lambda calls: self.publishing.ask_once(f"{queue_name}.DQ", calls))
+            name = f"{queue_name}.DQ"
+            self._declare(queues, lambda calls: (link or self.publishing).ask_once(name, calls, timeout_s))
             self._ladders.add(queue_name)
 
     def _declare(self, queues: Sequence[Queue], ask: Callable[[list[Call]], _T]) -> _T:
@@ -138,13 +144,13 @@ class Attachment:
             return False
         rung = self.topology.ladder(queue_name)[0]
         try:
-            self.publishing.ask([Call("queue_declare", {"queue": rung.name, "passive": True})])
+            self.consuming.ask([Call("queue_declare", {"queue": rung.name, "passive": True})])
         except ChannelRefused as error:
             if error.code != _NOT_FOUND:
                 raise
             self._no_ladder_at[queue_name] = time.monotonic()
             return False
-        self.ensure_ladder(queue_name)
+        self.ensure_ladder(queue_name, link=self.consuming)
         return True
 
     def counts(self, queue_name: str) -> tuple[int, int, int]:
@@ -152,20 +158,20 @@ class Attachment:
         queues = self.topology.of(queue_name)
         if self.has_ladder(queue_name):
             queues += self.topology.ladder(queue_name)
-        frames = self._declare(queues, self.publishing.ask)
+        frames = self._declare(queues, self.consuming.ask)
         dead, ready, *delayed = (frame.method.message_count for frame in frames)
         return ready, sum(delayed), dead
 
     def purge(self, queue_name: str) -> None:
         """Drop all messages of a queue, but for those in somebody's hands. May switch."""
-        self.ensure(queue_name)
+        self.ensure(queue_name, link=self.consuming)
         queues = self.topology.of(queue_name)
         if self.has_ladder(queue_name):
             # From the top, so that none comes down behind our back.
             queues = [*reversed(self.topology.ladder(queue_name)), *reversed(queues)]
         calls = [Call("queue_purge", {"queue": queue.name}) for queue in queues]
         for _ in range(2):
-            self.publishing.ask(calls)
+            self.consuming.ask(calls)
             inbox = self._inboxes.get(queue_name)
             if inbox is not None and inbox.subscription.lost is None:
                 # Asked once more, so that what the server sent before has come by now.
@@ -184,13 +190,26 @@ class Attachment:
 
     # -- storing
 
-    def place(self, envelope: Envelope) -> Outgoing:
-        """Where a message goes: to its queue, or to a rung of its ladder. May switch: declares them."""
+    def place(self, envelope: Envelope, deadline: float | None = None) -> Outgoing:
+        """Where a message goes: to its queue, or to a rung of its ladder. May switch: declares them.
+
+        Raises:
+          ConnectionFailed: They could not be declared by the deadline, on the monotonic clock.
+        """
         name = envelope.queue_name
-        self.ensure(name)
+        is_delayed = envelope.due_ms is not None and envelope.due_ms > now_ms()
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout_s
+        try:
+            self.ensure(name, timeout_s=max(0.0, deadline - time.monotonic()))
+            if is_delayed:
+                self.ensure_ladder(name, timeout_s=max(0.0, deadline - time.monotonic()))
+        except ConnectionClosed as error:
+            blocked_by = self.publishing.blocked_by
+            because = "" if blocked_by is None else f", because it takes no messages ({blocked_by})"
+            raise ConnectionFailed(f"{error}{because}; nothing was sent") from error
         priority = wire_priority(envelope.priority)
-        if envelope.due_ms is not None and envelope.due_ms > now_ms():
-            self.ensure_ladder(name)
+        if is_delayed and envelope.due_ms is not None:
             wait_ms = envelope.due_ms - now_ms()
             if wait_ms > 0:
                 return Outgoing(rung_for(name, wait_ms), envelope.payload, priority)
@@ -203,7 +222,8 @@ class Attachment:
           ConnectionFailed: None is stored.
           ConnectionClosed: They may be stored, or some of them.
         """
-        (error,) = self._store([[self.place(envelope) for envelope in envelopes]], self._sender)
+        deadline = time.monotonic() + self._timeout_s
+        (error,) = self._store([[self.place(envelope, deadline) for envelope in envelopes]], self._sender, deadline)
         if error is not None:
             raise error
 
@@ -211,18 +231,19 @@ class Attachment:
         """Store groups of messages, confirmed; answer for each why it is not known to be. May switch."""
         return self._store(groups, self._publisher)
 
-    def _store(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher) -> list[ConnectionError | None]:
-        batches = self._publish(groups, publisher)
+    def _store(
+        self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float | None = None
+    ) -> list[ConnectionError | None]:
+        batches = self._publish(groups, publisher, deadline or time.monotonic() + self._timeout_s)
         returned = [batch for batch in batches if batch.returned and batch.error is None]
         if returned:
             self._store_returned(returned, publisher)
         return [batch.error for batch in batches]
 
-    def _publish(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher) -> list[Batch]:
+    def _publish(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float) -> list[Batch]:
         if not groups:
             return []
         answer = Answer(self.loop)
-        deadline = time.monotonic() + self._timeout_s
         left = len(groups)
 
         def on_done(_batch: Batch) -> None:
@@ -251,7 +272,8 @@ class Attachment:
             for batch in batches:
                 batch.error = _error_of(batch, error)
             return
-        again = self._publish([batch.returned for batch in batches], publisher)
+        deadline = time.monotonic() + self._timeout_s
+        again = self._publish([batch.returned for batch in batches], publisher, deadline)
         for batch, second in zip(batches, again, strict=True):
             failure = second.error
             if second.returned:
@@ -267,7 +289,7 @@ class Attachment:
         """The inbox of a queue, made by the first consumer. May switch."""
         inbox = self._inboxes.get(queue_name)
         if inbox is None or inbox.subscription.lost is not None:
-            self.ensure(queue_name, again=True)
+            self.ensure(queue_name, again=True, link=self.consuming)
             subscription = Subscription(self.consuming, queue_name)
             subscription.open()
             inbox = Inbox(self, subscription, self.logger, before=inbox)

@@ -439,7 +439,7 @@ class Hand:
         Raises:
           ConnectionError: The server is away.
         """
-        self.attachment.ensure(self._queue_name)
+        self.attachment.ensure(self._queue_name, link=self._link)
         self._ask(lambda answer: self._link.ready(lambda c: self._open(c, answer), answer.fail))
         try:
             self.count()
@@ -447,7 +447,7 @@ class Hand:
             if error.code != _NOT_FOUND:
                 raise
             self._lost = None
-            self.attachment.ensure(self._queue_name, again=True)
+            self.attachment.ensure(self._queue_name, again=True, link=self._link)
             self._ask(lambda answer: self._link.ready(lambda c: self._open(c, answer), answer.fail))
 
     def _open(self, connection: Any, answer: Answer) -> None:

@@ -228,7 +228,7 @@ class Loop:
         answer = Answer(self)
 
         def begin() -> None:
-            answer.fail_after(timeout_s, lambda: ConnectionClosed(f"RabbitMQ did not {what} within {timeout_s:g} s"))
+            answer.fail_after(timeout_s, lambda: ConnectionClosed(f"RabbitMQ did not {what} within {timeout_s:.3g} s"))
             try:
                 call(answer)
             except Exception as error:
