@@ -1119,3 +1119,32 @@ def test_whoever_does_not_send_goes_on_while_the_connection_for_publishing_is_st
     assert counts(broker) == (0, 0, 1)
     assert broker.dead_letters_of("default").delete_all() == 1
     broker.flush("default")
+
+
+# -- the hub's timers
+
+
+WORK_AFTER_EACH_ANSWER = """
+    import time
+    import gevent
+    from greenq.runtime import current
+    runtime = current()
+    requests = [runtime.request() for _ in range(200)]
+    done = []
+    def wait_and_work(request):
+        request.wait()
+        ends = time.monotonic() + 0.005
+        while time.monotonic() < ends: pass
+        done.append(request)
+    waiting = [gevent.spawn(wait_and_work, each) for each in requests]
+    gevent.sleep(0)
+    runtime.answer(requests)
+    gevent.sleep(0.02)
+    print(len(done) < len(requests))
+    gevent.joinall(waiting)
+    print(done == requests)
+"""
+
+
+def test_timers_have_their_turns_while_many_who_were_answered_together_work():
+    assert output_of(WORK_AFTER_EACH_ANSWER, patched=True) == ["True", "True"]
