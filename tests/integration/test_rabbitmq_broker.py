@@ -19,6 +19,7 @@ import pytest
 
 import greenq
 from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq import dead_letters as looks
 from greenq.brokers.rabbitmq.connection import Link
 from greenq.brokers.rabbitmq.loop import Loop
 from greenq.brokers.rabbitmq.parameters import make_parameters
@@ -1148,3 +1149,19 @@ WORK_AFTER_EACH_ANSWER = """
 
 def test_timers_have_their_turns_while_many_who_were_answered_together_work():
     assert output_of(WORK_AFTER_EACH_ANSWER, patched=True) == ["True", "True"]
+
+
+# -- channels
+
+
+def test_a_look_at_dead_letters_that_gets_no_answer_leaves_no_channel_open(broker, monkeypatch):
+    broker.dead_letters_of("default").delete_all()
+    channels = broker._attach().consuming.connection._channels
+    wait_until(lambda: not channels)
+    monkeypatch.setattr(looks, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(looks.Hand, "_ask_count", lambda *_: None)
+
+    with pytest.raises(ConnectionClosed, match=r"did not answer within 0\.5 s"):
+        broker.dead_letters_of("default").delete_all()
+
+    wait_until(lambda: not channels)

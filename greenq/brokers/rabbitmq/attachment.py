@@ -299,7 +299,7 @@ class Attachment:
                     self._inboxes[queue_name] = inbox
                 else:
                     inbox, surplus = known, subscription
-                    self.loop.soon(lambda: surplus._channel.close())
+                    self.loop.soon(lambda: surplus._channel.is_open and surplus._channel.close())
         with self._lock:
             inbox.users += 1
         return inbox

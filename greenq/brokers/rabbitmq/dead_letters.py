@@ -371,8 +371,8 @@ class RabbitmqDeadLetters(DeadLetters):
         attachment = self._broker._attach()
         with attachment.turn_at(self.queue_name):
             hand = Hand(attachment, self.queue_name)
-            hand.open()
             try:
+                hand.open()
                 yield hand
             except BaseException:
                 # The error tells more than what may come of this. A lost channel returns everything.
@@ -452,6 +452,9 @@ class Hand:
 
     def _open(self, connection: Any, answer: Answer) -> None:
         def on_channel(channel: Any) -> None:
+            if answer.is_given:  # nobody waits any more
+                channel.close()
+                return
             self._channel = channel
             connection.takers[channel.channel_number] = DeliveryTaker(self._on_deliveries)
             channel.add_on_cancel_callback(lambda _frame: self._on_cancelled())
@@ -462,7 +465,7 @@ class Hand:
             answer.fail(refusal(error, self._link.address))
             self._lose(refusal(error, self._link.address))
 
-        connection.channel(on_open_callback=on_channel).add_on_close_callback(on_close)
+        connection.channel(on_open_callback=on_channel).add_on_close_callback(self._loop.guard(on_close))
 
     def _on_cancelled(self) -> None:
         self._lose(ConnectionClosed(f"RabbitMQ ended the look at queue {self._queue!r}: was it deleted?"))
@@ -623,9 +626,20 @@ class Hand:
         Raises:
           ConnectionError: The channel was lost before: what was acknowledged may not be.
         """
-        if self._held:
-            self._ask(self._give_back)
+        if self._channel is None:
+            return  # it was never open
+        try:
+            if self._held:
+                self._ask(self._give_back)
+        except ConnectionError:
+            # No answer in time: the end of the channel returns them as well, whenever it comes.
+            self._loop.soon(self._drop)
+            raise
         self._ask(self._close)
+
+    def _drop(self) -> None:
+        if self._channel.is_open:
+            self._channel.close()
 
     def _give_back(self, answer: Answer) -> None:
         deadline: Any = None
