@@ -20,7 +20,7 @@ that looks at the eta in between holds nothing. All are durable and on the defau
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...names import dead_letter_queue_name, delay_queue_name
@@ -147,7 +147,3 @@ def check_name(queue_name: str) -> None:
         raise ValueError(
             f"{queue_name!r} is too long for a queue on RabbitMQ: at most {_LONGEST_NAME} bytes are allowed."
         )
-
-
-def names(queues: Iterable[Queue]) -> list[str]:
-    return [queue.name for queue in queues]
