@@ -21,6 +21,7 @@ from greenq.brokers.rabbitmq.loop import Loop
 from greenq.brokers.rabbitmq.parameters import make_parameters
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
+from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, names, take
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
@@ -580,3 +581,57 @@ def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(server,
         broker.join("default", 3, 50, timeout=5000)
     finally:
         server.control("eval", USUAL_CONSUMER_TIMEOUT)
+
+
+# -- what follows from a message and cannot be stored
+
+
+@pytest.fixture
+def full(server, vhost, broker):
+    """A queue that is full; call it to have it take messages again."""
+    broker.declare_queue("full")
+    broker.enqueue(message("first", queue_name="full"))  # declares it
+    limit = '{"max-length": 0, "overflow": "reject-publish"}'
+    server.control("set_policy", "-p", vhost.name, "full", "^full$", limit, "--apply-to", "queues")
+    until(lambda: refuses(broker))
+    return lambda: server.control("clear_policy", "-p", vhost.name, "full")
+
+
+def refuses(broker):
+    try:
+        broker.enqueue(message("probe", queue_name="full"))
+    except ConnectionFailed:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("action", [Action.ACK, Action.NACK])
+def test_what_was_stored_is_not_stored_again_because_something_else_was_refused(broker, full, action):
+    broker.declare_queue("other")
+    broker.enqueue(message("first"))
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    (first,) = take(consumer)
+    first.fail()
+    follow_ups = [broker.prepare(message("next", queue_name=name)) for name in ("other", "full")]
+    verdict = Verdict(action, first, follow_ups=follow_ups)
+
+    for _ in range(3):
+        with pytest.raises(ConnectionFailed, match="refused"):
+            consumer.complete([verdict])
+    before = broker.get_queue_message_counts("full")[0]
+    full()
+    until(lambda: not has_failed(consumer, verdict))
+    assert consumer.complete([verdict]) == []
+
+    assert broker.get_queue_message_counts("other")[0] == 1
+    assert broker.get_queue_message_counts("full")[0] == before + 1
+    assert broker.get_queue_message_counts("default") == (0, 0, 1 if action is Action.NACK else 0)
+    consumer.close()
+
+
+def has_failed(consumer, verdict):
+    try:
+        consumer.complete([verdict])
+    except ConnectionFailed:
+        return True
+    return False

@@ -20,7 +20,7 @@ from ...errors import ConnectionClosed, ConnectionError, DecodeError
 from ...failures import dead_payload
 from ...message import Message
 from ...names import canonical_queue_name, check_queue_name
-from ...verdict import Action, Verdict
+from ...verdict import Action, Envelope, Verdict
 from .dead_letters import letter
 from .deliveries import MOST_LOSSES, Trials, copy, losses
 from .publisher import Outgoing
@@ -49,8 +49,9 @@ class RabbitmqMessage(MessageProxy):
       deliveries(int): How often it was lost with a worker.
     """
 
-    #: Whether what follows from it is stored, and whether it is settled: both are done once.
-    has_followed = False
+    #: What follows from it and is not stored yet, None for its dead letter; and whether it is settled.
+    #: Both are done once.
+    left_to_store: list[Envelope | None] | None = None
     is_written = False
 
     def __init__(self, message: Message[Any], delivery: Delivery, subscription: Subscription) -> None:
@@ -66,7 +67,7 @@ class RabbitmqMessage(MessageProxy):
 class RabbitmqUndecodable(Undecodable):
     """Bytes from the server that are no message; attributes as of RabbitmqMessage."""
 
-    has_followed = False
+    left_to_store: list[Envelope | None] | None = None
     is_written = False
 
     def __init__(self, queue_name: str, error: BaseException, delivery: Delivery, subscription: Subscription) -> None:
@@ -222,7 +223,7 @@ class RabbitmqConsumer(BatchConsumer):
         error = self._publish_what_follows(verdicts)
         if error is not None:
             # What cannot be stored, in a queue that is full, say, delays nobody else.
-            verdicts = [verdict for verdict in verdicts if verdict.message.has_followed or not _follows(verdict)]
+            verdicts = [verdict for verdict in verdicts if not _left_to_store(verdict)]
         done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
         back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
         inbox = self._inbox
@@ -239,28 +240,29 @@ class RabbitmqConsumer(BatchConsumer):
         return error
 
     def _publish_what_follows(self, verdicts: list[Verdict]) -> ConnectionError | None:
-        messages: list[Any] = []
+        """Store what follows from these; answer why something is not known to be stored."""
+        owners: list[Any] = []
+        parts: list[Envelope | None] = []
         groups: list[list[Outgoing]] = []
         first: ConnectionError | None = None
         for verdict in verdicts:
-            if verdict.message.has_followed or not _follows(verdict):
-                continue
-            try:
-                groups.append(self._following(verdict))
-            except ConnectionError as error:
-                first = first or error
-            else:
-                messages.append(verdict.message)
-        for message, failure in zip(messages, self._attachment.store(groups), strict=True):
-            message.has_followed = failure is None
+            for part in _left_to_store(verdict):
+                try:
+                    # Each by itself: what is stored is not stored again because of what is refused.
+                    groups.append([self._outgoing(verdict, part)])
+                except ConnectionError as error:
+                    first = first or error
+                else:
+                    owners.append(verdict.message)
+                    parts.append(part)
+        for message, part, failure in zip(owners, parts, self._attachment.store(groups), strict=True):
+            if failure is None:
+                message.left_to_store.remove(part)
             first = first or failure
         return first
 
-    def _following(self, verdict: Verdict) -> list[Outgoing]:
-        outgoing = [self._attachment.place(envelope) for envelope in verdict.follow_ups or ()]
-        if verdict.action is Action.NACK:
-            outgoing.append(_dead_letter(self.queue_name, verdict))
-        return outgoing
+    def _outgoing(self, verdict: Verdict, part: Envelope | None) -> Outgoing:
+        return _dead_letter(self.queue_name, verdict) if part is None else self._attachment.place(part)
 
     def close(self) -> None:
         """End a wait. The last consumer of a queue returns what nobody took."""
@@ -564,9 +566,15 @@ def _check_queue_of(message: Message[Any], body: bytes) -> None:
 # -- what is stored
 
 
-def _follows(verdict: Verdict) -> bool:
-    """Whether something has to be stored before the message may be removed."""
-    return bool(verdict.follow_ups) or verdict.action is Action.NACK
+def _left_to_store(verdict: Verdict) -> list[Envelope | None]:
+    """What has to be stored before the message may be removed; None stands for its dead letter."""
+    message: Any = verdict.message
+    if message.left_to_store is None:
+        message.left_to_store = list(verdict.follow_ups or ())
+        if verdict.action is Action.NACK:
+            message.left_to_store.append(None)
+    left: list[Envelope | None] = message.left_to_store
+    return left
 
 
 def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:
