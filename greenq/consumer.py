@@ -118,6 +118,14 @@ class Consumer:
             self.requeue(requeued)
         return ()
 
+    def unwritten(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict] | None:
+        """Of verdicts for which ``complete`` raised a ConnectionError, those that are still to be written.
+
+        None, the default: nobody knows, and no others should be written meanwhile. Who answers
+        has the others of them count as written, and is given new verdicts between two tries.
+        """
+        return None
+
 
 class BatchConsumer(Consumer):
     """Base class of consumers that do everything in batches: wait, fetch and complete.

@@ -9,6 +9,7 @@ in a task of its own, and only if a middleware, or one of these messages, wants 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 
 from ..broker import Broker
@@ -94,13 +95,11 @@ class Completer:
             self._wanted.wait()
             self._wanted.clear()
             with self._lock:
-                batch, self._pending = self._pending, []
+                batch = self._take_pending()
                 self._is_writing = True
             self._room.set()
             if batch:
-                refused = self._write(batch)
-                self.settled += len(batch) - len(refused)
-                self._tell(batch, refused)
+                self._write(batch)
             with self._lock:
                 self._is_writing = False
                 if not self._pending:
@@ -112,22 +111,76 @@ class Completer:
                 else:
                     self._wanted.set()
 
-    def _write(self, batch: list[Verdict]) -> Sequence[Verdict]:
-        """Write the batch, however long the broker is away; return what it refused."""
+    def _take_pending(self) -> list[Verdict]:
+        batch, self._pending = self._pending, []
+        return batch
+
+    def _write(self, batch: list[Verdict]) -> None:
+        """Write the batch and tell of it, however long the broker is away."""
         failures = 0
         while True:
             try:
                 assert self.consumer is not None, "verdicts come from a consumer's messages"
                 refused = self._complete(self.consumer, batch)
             except ConnectionError as error:
-                self._outage.note_failure(self, error)
-                self._runtime.sleep(pause_s(failures))
+                batch = self._pause(batch, error, pause_s(failures))
                 failures += 1
             except Exception:
-                return self._write_one_by_one(batch)
+                self._write_one_by_one(batch)
+                return
             else:
                 self._outage.note_success(self)
-                return refused
+                self._note_written(batch, refused)
+                return
+
+    def _pause(self, batch: list[Verdict], error: ConnectionError, wait_s: float) -> list[Verdict]:
+        """Wait before the next try; answer what is to be written then.
+
+        Verdicts that come meanwhile are written at once where the consumer can tell what is
+        written: a retry that goes to a full queue holds up no other.
+        """
+        deadline = time.monotonic() + wait_s
+        self._outage.note_failure(self, error)
+        left = self._leave_unwritten(batch)
+        if left is None:
+            self._runtime.sleep(wait_s)
+            return batch
+        while (wait_s := deadline - time.monotonic()) > 0 and self._wanted.wait(wait_s):
+            self._wanted.clear()
+            with self._lock:
+                others = self._take_pending()
+            self._room.set()
+            if others:
+                left += self._write_once(others)
+        return left
+
+    def _write_once(self, batch: list[Verdict]) -> list[Verdict]:
+        """Write what can be written; answer the rest."""
+        assert self.consumer is not None
+        try:
+            refused = self._complete(self.consumer, batch)
+        except ConnectionError:
+            left = self._leave_unwritten(batch)
+            return batch if left is None else left
+        except Exception:
+            return batch  # the next try finds out whose fault it is
+        self._note_written(batch, refused)
+        return []
+
+    def _leave_unwritten(self, batch: list[Verdict]) -> list[Verdict] | None:
+        """Tell of those that were written though the write failed; answer the others, or None if nobody knows."""
+        unwritten = self.consumer.unwritten(batch) if self.consumer is not None else None
+        if unwritten is None:
+            return None
+        left = set(map(id, unwritten))
+        written = [verdict for verdict in batch if id(verdict) not in left]
+        if written:
+            self._note_written(written, ())
+        return list(unwritten)
+
+    def _note_written(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
+        self.settled += len(batch) - len(refused)
+        self._tell(batch, refused)
 
     def _complete(self, consumer: Consumer, batch: list[Verdict]) -> Sequence[Verdict]:
         if consumer.writes_follow_ups:
@@ -139,18 +192,17 @@ class Completer:
         kept = [verdict for verdict in batch if verdict.message._consumer in (None, consumer)]
         return [*lost, *consumer.complete(kept)]
 
-    def _write_one_by_one(self, batch: list[Verdict]) -> list[Verdict]:
+    def _write_one_by_one(self, batch: list[Verdict]) -> None:
         # Some verdict of the batch is unacceptable, or the consumer has an error in it. The
         # others must not suffer; that one's message stays reserved until its lease ends.
         if len(batch) == 1:
             self.logger.critical(
                 "The verdict on message %s could not be written.", batch[0].message.message_id, exc_info=True
             )
-            return batch
-        refused: list[Verdict] = []
+            self._note_written(batch, batch)
+            return
         for verdict in batch:
-            refused += self._write([verdict])
-        return refused
+            self._write([verdict])
 
     def _tell(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
         if refused:

@@ -635,3 +635,62 @@ def has_failed(consumer, verdict):
     except ConnectionFailed:
         return True
     return False
+
+
+MANY = """
+    import logging, os, select, sys
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    broker = RabbitmqBroker(url=sys.argv[1], send_timeout=2000)
+    broker.declare_queue("full")
+    @greenq.actor(broker=broker, max_retries=0)
+    def work(number):
+        if number == 3:
+            raise ValueError("this one dies")
+    @greenq.actor(broker=broker, queue_name="full")
+    def after(number):
+        pass
+    worker = greenq.Worker(broker, queues={"default"}, worker_threads=8)
+    worker.start()
+    os.write(1, b"ready\\n")
+    select.select([0], [], [])
+    worker.stop(20000)
+    broker.close()
+"""
+
+
+def unsettled(server, vhost, name):
+    """How many messages the server has of a queue, ready and in hand."""
+    lines = server.control("list_queues", "-q", "-p", vhost.name, "name", "messages").split("\n")
+    return next(int(line.split()[1]) for line in lines if line.split()[:1] == [name])
+
+
+@both_worlds
+def test_one_job_that_dies_during_an_alarm_does_not_stop_the_others(server, vhost, broker, patched):
+    broker.enqueue_many([message(number) for number in range(1000)])
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with running(MANY, vhost.url, patched=patched) as script:
+            told = Lines(script)
+            until(lambda: unsettled(server, vhost, "default") == 1)
+            server.control("set_vm_memory_high_watermark", "0.4")
+            until(lambda: unsettled(server, vhost, "default") == 0)
+            finish(script, told)
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+    assert broker.get_queue_message_counts("default")[2] >= 1  # two if the first try was stored as well
+
+
+@both_worlds
+def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server, vhost, broker, full, patched):
+    stuck = [message(number, on_success="after") for number in range(3)]
+    broker.enqueue_many([*stuck, *(message(number) for number in range(10, 1000))])
+    with running(MANY, vhost.url, patched=patched) as script:
+        told = Lines(script)
+        until(lambda: unsettled(server, vhost, "default") == 3)
+        before = unsettled(server, vhost, "full")
+        full()
+        until(lambda: unsettled(server, vhost, "default") == 0)
+        finish(script, told)
+    assert unsettled(server, vhost, "full") == before + 3

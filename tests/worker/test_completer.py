@@ -17,6 +17,7 @@ from greenq.runtime import current
 from greenq.verdict import Action, Verdict
 from greenq.worker.completer import Completer
 from greenq.worker.outage import Outage
+from tests.support.waiting import until
 
 
 class Recorder(Consumer):
@@ -216,3 +217,39 @@ def test_nothing_is_closed_for_a_message_that_runs_again(make, becomes):
 
     assert completer.flush(10)
     assert closed == []
+
+
+def test_a_verdict_that_cannot_be_written_yet_holds_up_no_other(make):
+    class Full(Recorder):
+        is_full = True
+
+        def complete(self, verdicts):
+            super().complete([each for each in verdicts if each is not stuck or not self.is_full])
+            if stuck in verdicts and self.is_full:
+                has_failed.set()
+                raise ConnectionClosed("full")
+            return ()
+
+        def unwritten(self, verdicts):
+            return [each for each in verdicts if each is stuck]
+
+    has_failed = threading.Event()
+    consumer = Full()
+    completer = make(consumer, bound=2)
+    stuck, beside, *others = acks(1000)
+    consumer.may_write.clear()
+    completer.hand_over(stuck)
+    completer.hand_over(beside)
+    consumer.may_write.set()
+    assert has_failed.wait(5)
+
+    for verdict in others:
+        completer.hand_over(verdict)  # waits while more than two wait
+    until(lambda: completer.settled == 999)
+    assert not completer.flush(0)
+    consumer.is_full = False
+
+    assert completer.flush(5)
+    written = [verdict for batch in consumer.batches for verdict in batch]
+    assert sorted(map(id, written)) == sorted(map(id, [stuck, beside, *others]))
+    assert completer.settled == 1000

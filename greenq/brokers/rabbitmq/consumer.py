@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...clock import now_ms
 from ...consumer import BatchConsumer, MessageProxy, Undecodable, read_eta, without_eta
-from ...errors import ConnectionClosed, ConnectionError, DecodeError
+from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed, DecodeError
 from ...failures import dead_payload
 from ...message import Message
 from ...names import canonical_queue_name, check_queue_name
@@ -218,12 +218,24 @@ class RabbitmqConsumer(BatchConsumer):
             )
         return refused
 
+    def unwritten(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        return [verdict for verdict in verdicts if not verdict.message.is_written]
+
     def _settle(self, subscription: Subscription, verdicts: list[Verdict]) -> ConnectionError | None:
         """Settle all whose follow-ups are stored; answer why those of the others are not."""
-        error = self._publish_what_follows(verdicts)
-        if error is not None:
-            # What cannot be stored, in a queue that is full, say, delays nobody else.
-            verdicts = [verdict for verdict in verdicts if not _left_to_store(verdict)]
+        # What cannot be stored, in a queue that is full, say, delays nobody else.
+        ready = [verdict for verdict in verdicts if not _left_to_store(verdict)]
+        if ready:
+            self._remove(subscription, ready)
+            if len(ready) == len(verdicts):
+                return None
+        following = [verdict for verdict in verdicts if _left_to_store(verdict)]
+        error = self._publish_what_follows(following)
+        self._remove(subscription, [verdict for verdict in following if not _left_to_store(verdict)])
+        return error
+
+    def _remove(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
+        """Have the server forget these messages, or give them back."""
         done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
         back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
         inbox = self._inbox
@@ -237,10 +249,14 @@ class RabbitmqConsumer(BatchConsumer):
                 message.is_written = True
         for verdict in verdicts:
             inbox.ended(verdict.message.delivery)
-        return error
 
     def _publish_what_follows(self, verdicts: list[Verdict]) -> ConnectionError | None:
         """Store what follows from these; answer why something is not known to be stored."""
+        publishing = self._attachment.publishing
+        if publishing.blocked_by is not None:
+            # Whoever waits for the end of an alarm keeps everybody's verdicts waiting with it, and
+            # what is not acknowledged is what fills the server's memory.
+            return ConnectionFailed(f"RabbitMQ at {publishing.address} takes no messages ({publishing.blocked_by})")
         owners: list[Any] = []
         parts: list[Envelope | None] = []
         groups: list[list[Outgoing]] = []
