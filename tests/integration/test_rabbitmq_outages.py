@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 
+import pika
 import pytest
 
 from greenq import Message
@@ -22,7 +23,7 @@ from greenq.brokers.rabbitmq.parameters import make_parameters
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
-from tests.contract.fetching import acks, message, names, take
+from tests.contract.fetching import acks, message, names, requeues, take
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
 from tests.support.waiting import PATIENCE_S, beside, happens, until
@@ -694,3 +695,110 @@ def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server,
         until(lambda: unsettled(server, vhost, "default") == 0)
         finish(script, told)
     assert unsettled(server, vhost, "full") == before + 3
+
+
+# -- what is counted as lost with a worker
+
+
+def cut_off(consumer):
+    """Lose the connection, and have this noticed."""
+    subscription = consumer._subscription
+    consumer._attachment.loop.soon(lambda: lose(subscription._channel.connection))
+    until(lambda: subscription.lost is not None)
+
+
+def consume_after(broker, consumer):
+    """The next consumer after its connection was lost, as a worker makes it."""
+    following = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    consumer.close()
+    return following
+
+
+def publish_marked(broker, *counts):
+    """Messages with these counts of losses, which RabbitMQ has delivered before; named by them."""
+    broker.declare_queue("default", ensure=True)
+    for count in counts:
+        properties = pika.BasicProperties(headers={"x-greenq-losses": count}, delivery_mode=2)
+        broker.channel.basic_publish("", "default", message(count).encode(), properties)
+    until(lambda: broker.channel.queue_declare("default", passive=True).method.message_count == len(counts))
+    for method, _, _ in [broker.channel.basic_get("default") for _ in counts]:
+        broker.channel.basic_nack(method.delivery_tag)
+
+
+def test_lost_connections_are_not_counted_for_messages_that_no_job_had(broker):
+    broker.enqueue_many([message(number) for number in range(5)])
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+
+    for _ in range(4):
+        fetched = take(consumer, 5)
+        assert [each.deliveries for each in fetched] == [0] * 5
+        consumer.complete(requeues(fetched))  # stay here, as what was sent ahead does
+        cut_off(consumer)
+        consumer = consume_after(broker, consumer)
+
+    assert names(take(consumer, 5)) == [0, 1, 2, 3, 4]
+    consumer.close()
+    assert broker.get_queue_message_counts("default")[2] == 0
+
+
+def test_what_comes_after_a_lost_connection_is_counted_from_the_first_message_that_was_new(vhost, broker):
+    other, third = (RabbitmqBroker(url=vhost.url, middleware=[]) for _ in range(2))
+    for each in (other, third):
+        each.declare_queue("default")
+    broker.enqueue(message("in hand"))
+    theirs = other.consume("default", prefetch=1, timeout=PATIENCE_S * 1000)
+    take(theirs)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    cut_off(consumer)
+    cut_off(theirs)
+    consumer = consume_after(broker, consumer)
+    (spared,) = take(consumer)
+    consumer.complete(acks([spared]))
+    broker.enqueue(message("new"))
+    consumer.complete(acks(take(consumer)))
+    consumer.rest()
+
+    broker.enqueue(message("in hand, too"))
+    killed = third.consume("default", prefetch=1, timeout=PATIENCE_S * 1000)
+    take(killed)
+    cut_off(killed)
+    (counted,) = take(consumer)
+
+    assert (spared.deliveries, counted.deliveries) == (0, 1)
+    other.close()
+    third.close()
+
+
+def test_a_loss_that_is_not_counted_yet_is_not_forgotten_by_a_message_that_goes_back(broker):
+    publish_marked(broker, 1)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+
+    assert consumer.wait()
+    consumer.rest()
+    consumer.close()
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+
+    assert take(consumer)[0].deliveries == 2
+
+
+def test_a_job_on_trial_that_outlives_its_connection_is_still_the_only_one(broker):
+    publish_marked(broker, 1)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    (first,) = take(consumer)
+    cut_off(consumer)
+    consumer = consume_after(broker, consumer)
+    broker.enqueue(message("new"))
+    consumer.complete(acks(take(consumer)))
+    assert has_only(consumer, first)
+
+    consumer.rest()
+    publish_marked(broker, 1)
+    assert consumer.wait()
+    assert consumer.fetch(10) == []
+    consumer.complete(acks([first]))
+
+    assert [each.deliveries for each in take(consumer)] == [2]
+
+
+def has_only(consumer, message):
+    return list(consumer._inbox.in_hand().values()) == [message]

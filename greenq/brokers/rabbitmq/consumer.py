@@ -11,6 +11,7 @@ import enum
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -306,7 +307,8 @@ class Inbox:
       subscription(Subscription): Of the queue.
       logger(logging.Logger): The broker's.
       before(Inbox | None): The one whose connection was lost: what was in hand then, and is
-        delivered to this process again, is not run again but settled by its new delivery.
+        delivered to this process again, is not run again but settled by its new delivery; and
+        what comes again because of that loss is not counted as lost with a worker.
     """
 
     def __init__(
@@ -318,6 +320,7 @@ class Inbox:
         #: How many consumers use it.
         self.users = 0
         self._attachment = attachment
+        self._tag = subscription.queue_name.encode()
         self._trials = Trials()
         self._lock = threading.Lock()
         self._is_sorting = False
@@ -326,11 +329,19 @@ class Inbox:
         self._in_hand: dict[int, Any] = {}
         self._orphans: dict[bytes, Any] = {}
         self._adopting_until = time.monotonic() + _ADOPTION_S
+        #: Whether all that is marked may be so because connections were lost, or the node: until
+        #: something comes that is not marked, because it was behind all that was.
+        self._spares_all = before is not None
+        #: Bytes of what was here when an earlier connection was lost, and no job has had.
+        self._untouched: Counter[bytes] = Counter()
+        #: Tags of what is marked, and runs all the same without being counted.
+        self._spared: set[int] = set()
         subscription.on_delayed(self._on_delayed)
         if before is not None:
             # One for all that follow each other: an ack may find out late that it was not sent.
             subscription.never_acknowledged = before.subscription.never_acknowledged
             self._orphans = before.in_hand()
+            self._untouched = before.untouched()
             subscription.adopt(self._adopt)
 
     # -- messages whose connection was lost
@@ -340,6 +351,12 @@ class Inbox:
         with self._lock:
             messages = [*self._orphans.values(), *list(self._in_hand.values())]
             return {message.delivery.body: message for message in messages if not message.is_written}
+
+    def untouched(self) -> Counter[bytes]:
+        """Bytes of what this process had from the server when the connection was lost, and no job has had."""
+        found = self.subscription.untouched + Counter(delivery.body for delivery in self._trials.take_waiting())
+        # Lost again before what the loss before it gave back has come.
+        return found + self._untouched if self._spares_all else found
 
     def acknowledge(self, messages: list[Any]) -> None:
         """Remove these messages from the queue. Does not wait.
@@ -353,6 +370,7 @@ class Inbox:
             self.subscription.acknowledge([message.delivery for message in messages])
             for message in messages:
                 message.is_written = True
+                self._spared.discard(message.delivery.tag)
 
     def _adopt(self, delivery: Delivery) -> bool:
         # In the loop. Whoever brings the verdict looks at the subscription first.
@@ -364,6 +382,8 @@ class Inbox:
                     self.subscription.never_acknowledged.clear()
                 return self._was_settled(delivery)
             self._in_hand[delivery.tag] = message
+            self._spared.add(delivery.tag)
+            self._trials.came(delivery)
             message.delivery = delivery
             message.subscription = self.subscription
             return True
@@ -400,8 +420,11 @@ class Inbox:
         trials, subscription = self._trials, self.subscription
         for delivery in subscription.take(count):
             if delivery.is_redelivered:
-                suspects.append(delivery)
-                continue
+                if not self._spares(delivery):
+                    suspects.append(delivery)
+                    continue
+            elif delivery.consumer_tag == self._tag:
+                self._spares_all = False
             if delivery.properties.headers:
                 trials.came(delivery)
             message = self._in_hand[delivery.tag] = self._decode(delivery)
@@ -416,6 +439,19 @@ class Inbox:
                 subscription.put_back([message.delivery for message in messages])
                 raise
         return messages
+
+    def _spares(self, delivery: Delivery) -> bool:
+        """Whether a marked message was not lost with a worker, as far as this process can know."""
+        if delivery.tag in self._spared:
+            return True
+        if self._untouched[delivery.body]:
+            self._untouched[delivery.body] -= 1
+            if not self._untouched[delivery.body]:
+                del self._untouched[delivery.body]
+        elif not self._spares_all:
+            return False
+        self._spared.add(delivery.tag)
+        return True
 
     def _decode(self, delivery: Delivery) -> MessageProxy:
         body = delivery.body
@@ -497,16 +533,23 @@ class Inbox:
 
     def give_back(self, deliveries: list[Delivery]) -> None:
         """Return messages to the queue unharmed."""
-        counted = [delivery for delivery in deliveries if losses(delivery)]
+        counted = [delivery for delivery in deliveries if losses(delivery) and self._goes_back_anew(delivery)]
         if counted:
-            errors = self._attachment.store(
-                [[copy(delivery, self.queue_name, losses(delivery) - 1)] for delivery in counted]
-            )
+            errors = self._attachment.store([[self._uncounted(delivery)] for delivery in counted])
             stored = [delivery for delivery, error in zip(counted, errors, strict=True) if error is None]
             self.subscription.acknowledge(stored)
             tags = {delivery.tag for delivery in stored}
             deliveries = [delivery for delivery in deliveries if delivery.tag not in tags]
+        self._spared.difference_update(delivery.tag for delivery in deliveries)
         self.subscription.give_back([delivery.tag for delivery in deliveries])
+
+    def _goes_back_anew(self, delivery: Delivery) -> bool:
+        # One that came marked, and that nobody has looked at, has a loss yet to be counted.
+        return not delivery.is_redelivered or delivery.tag in self._spared
+
+    def _uncounted(self, delivery: Delivery) -> Outgoing:
+        """The same without the loss that was counted before this delivery, if it was."""
+        return copy(delivery, self.queue_name, losses(delivery) - (0 if delivery.is_redelivered else 1))
 
     # -- messages that may have to wait
 

@@ -56,6 +56,8 @@ class Subscription:
         #: Bytes of messages that were settled, and whose ack was never sent because the connection
         #: was lost before: the server is sure to deliver them again.
         self.never_acknowledged: Counter[bytes] = Counter()
+        #: Bytes of messages that were here when the channel was lost, and that no job has had.
+        self.untouched: Counter[bytes] = Counter()
         self._consumer_tags: list[str] = []
         self._wakers: set[Any] = set()
         self._channel: Any = None
@@ -101,6 +103,7 @@ class Subscription:
         if self.lost is None:
             self.lost = error
             with self._lock:
+                self.untouched.update(delivery.body for delivery in (*self._buffer, *self._delayed))
                 self._buffer.clear()
                 self._delayed.clear()
             self._wake()
@@ -254,6 +257,9 @@ class Subscription:
     def put_back(self, deliveries: Iterable[Delivery]) -> bool:
         """Put messages into the buffer, at their places; False if nobody takes any more."""
         with self._lock:
+            if self.lost is not None:
+                self.untouched.update(delivery.body for delivery in deliveries)
+                return True  # with the channel
             if not self._is_consuming:
                 return False
             self._buffer.extend(deliveries)
