@@ -795,6 +795,7 @@ def test_a_job_on_trial_that_outlives_its_connection_is_still_the_only_one(broke
     publish_marked(broker, 1)
     assert consumer.wait()
     assert consumer.fetch(10) == []
+    assert consumer._inbox._trials.wait_s is not None  # it waits here, and is not stored anew
     consumer.complete(acks([first]))
 
     assert [each.deliveries for each in take(consumer)] == [2]
@@ -802,3 +803,26 @@ def test_a_job_on_trial_that_outlives_its_connection_is_still_the_only_one(broke
 
 def has_only(consumer, message):
     return list(consumer._inbox.in_hand().values()) == [message]
+
+
+def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broker, monkeypatch):
+    publish_marked(broker, 1)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    attachment = consumer._attachment
+
+    def store_and_cut_off(groups, store=attachment.store):
+        errors = store(groups)
+        cut_off(consumer)
+        return errors
+
+    assert consumer.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(attachment, "store", store_and_cut_off)
+        with pytest.raises(ConnectionClosed):
+            consumer.fetch(1)
+    consumer = consume_after(broker, consumer)
+    consumer.complete(acks(take(consumer)))
+
+    until(lambda: attachment.in_hand("default") == 0)
+    consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)

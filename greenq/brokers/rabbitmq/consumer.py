@@ -481,7 +481,7 @@ class Inbox:
             again.append(delivery)
         errors = self._attachment.store(groups)
         stored = [delivery for delivery, error in zip(again, errors, strict=True) if error is None]
-        self.subscription.acknowledge(stored)
+        self.subscription.acknowledge_stored(stored)
         lost = [delivery for delivery, error in zip(again, errors, strict=True) if error is not None]
         if lost:
             self.subscription.put_back(lost)
@@ -601,7 +601,7 @@ class Inbox:
         self._attachment.ensure_ladder(self.queue_name)
         errors = self._attachment.store([[outgoing] for _, outgoing in early])
         stored = [delivery for (delivery, _), error in zip(early, errors, strict=True) if error is None]
-        self.subscription.acknowledge(stored)
+        self.subscription.acknowledge_stored(stored)
         early[:] = [pair for pair, error in zip(early, errors, strict=True) if error is not None]
         if early:
             raise next(error for error in errors if error is not None)

@@ -275,6 +275,18 @@ class Subscription:
         if deliveries:
             self._loop.soon(lambda: self._acknowledge(deliveries))
 
+    def acknowledge_stored(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove messages that were stored anew; those of a lost channel are removed when they come again.
+
+        Raises:
+          ConnectionError: The channel is lost.
+        """
+        try:
+            self.acknowledge(deliveries)
+        except ConnectionError:
+            self.never_acknowledged.update(delivery.body for delivery in deliveries)
+            raise
+
     def give_back(self, tags: Sequence[int]) -> None:
         """Return these messages to their places in the queue. Does not wait."""
         self._check()
