@@ -17,6 +17,7 @@ import pytest
 
 from greenq import Message
 from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq import subscription as subscription_module
 from greenq.brokers.rabbitmq.connection import Link
 from greenq.brokers.rabbitmq.loop import Loop
 from greenq.brokers.rabbitmq.parameters import make_parameters
@@ -826,3 +827,55 @@ def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broke
     until(lambda: attachment.in_hand("default") == 0)
     consumer.close()
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
+def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker):
+    publish_marked(broker, 1, 0, 0)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with pytest.raises(ConnectionError):
+            broker.enqueue(message("no"), delay=3_600_000)  # by sending something the server begins to block
+        assert broker._attach().publishing.blocked_by is not None
+        during = take(consumer, 2)
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+
+    assert [(*each.args, each.deliveries) for each in during] == [(0, 0), (0, 0)]
+    assert [(*each.args, each.deliveries) for each in take(consumer)] == [(1, 2)]
+
+
+# -- what comes at an awkward moment
+
+
+def test_what_comes_while_the_last_delayed_messages_were_sorted_out_is_not_forgotten(broker, monkeypatch):
+    broker.declare_queue("default", ensure=True)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    subscription = consumer._subscription
+
+    def take_and_wait_for_another(take_delayed=subscription.take_delayed):
+        taken = take_delayed()
+        if not taken:
+            monkeypatch.undo()
+            broker.channel.basic_publish("", "default.DQ", message("second").encode())
+            until(lambda: subscription.has_delayed)
+        return taken
+
+    monkeypatch.setattr(subscription, "take_delayed", take_and_wait_for_another)
+    broker.channel.basic_publish("", "default.DQ", message("first").encode())
+
+    assert names(take(consumer, 2)) == ["first", "second"]
+
+
+def test_a_rest_that_the_server_answers_too_late_loses_nothing_that_was_sent_ahead(broker, monkeypatch):
+    broker.enqueue_many([message(number) for number in range(3)])
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    assert consumer.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(subscription_module, "TIMEOUT_S", 0.0)
+        with pytest.raises(ConnectionClosed, match="did not stop to deliver"):
+            consumer.rest()
+
+    until(lambda: consumer._subscription.is_resting)
+
+    assert names(take(consumer, 3)) == [0, 1, 2]

@@ -418,10 +418,17 @@ class Inbox:
         messages: list[MessageProxy] = []
         suspects: list[Delivery] = []
         trials, subscription = self._trials, self.subscription
+        is_blocked = self._attachment.publishing.blocked_by is not None
         for delivery in subscription.take(count):
             if delivery.is_redelivered:
-                if not self._spares(delivery):
-                    suspects.append(delivery)
+                # Nothing can be stored during an alarm. The first loss goes uncounted then, because
+                # only by running its queue is the server's memory freed; the others wait for the end.
+                if not self._spares(delivery) and not (is_blocked and losses(delivery) + 1 < MOST_LOSSES - 1):
+                    if is_blocked:
+                        trials.postpone(delivery, _BEFORE_AGAIN_S)
+                        self._look_again_in_time()
+                    else:
+                        suspects.append(delivery)
                     continue
             elif delivery.consumer_tag == self._tag:
                 self._spares_all = False
@@ -432,7 +439,9 @@ class Inbox:
         if suspects:
             try:
                 self._count(suspects)
-            except BaseException:
+            except BaseException as error:
+                if messages and isinstance(error, ConnectionError) and subscription.lost is None:
+                    return messages  # the others wait in their places
                 # What is counted already is gone from this channel; the rest comes again.
                 for each in messages:
                     self._in_hand.pop(each.delivery.tag, None)
@@ -563,33 +572,37 @@ class Inbox:
 
     def _sort_out(self) -> None:
         """Put what is due to what is ready, and what is not on the next rung of the ladder."""
-        while True:
-            deliveries = self.subscription.take_delayed()
-            if not deliveries:
-                with self._lock:
-                    self._is_sorting = False
-                return
-            due: list[Delivery] = []
-            early: list[tuple[Delivery, Outgoing]] = []
-            now = now_ms()
-            for delivery in deliveries:
-                due_ms = self._due_ms(delivery)
-                if due_ms is None or due_ms <= now:
-                    due.append(delivery)
-                else:
-                    rung = rung_for(self.queue_name, due_ms - now)
-                    early.append((delivery, copy(delivery, rung, losses(delivery))))
-            try:
-                if due and not self.subscription.put_back(due):
-                    self.give_back(due)
-                if early:
-                    self._pass_on(early)
-            except ConnectionError:
-                # The channel is lost, and the messages come again on the next one; or they can
-                # not be passed on now.
-                if self.subscription.lost is None:
-                    self._attachment.loop.runtime.sleep(_BEFORE_AGAIN_S)
-                self._return_early(early)
+        try:
+            while deliveries := self.subscription.take_delayed():
+                self._sort(deliveries)
+        finally:
+            with self._lock:
+                self._is_sorting = False
+        if self.subscription.has_delayed:  # since the last look, while this counted as under way
+            self._on_delayed()
+
+    def _sort(self, deliveries: list[Delivery]) -> None:
+        due: list[Delivery] = []
+        early: list[tuple[Delivery, Outgoing]] = []
+        now = now_ms()
+        for delivery in deliveries:
+            due_ms = self._due_ms(delivery)
+            if due_ms is None or due_ms <= now:
+                due.append(delivery)
+            else:
+                rung = rung_for(self.queue_name, due_ms - now)
+                early.append((delivery, copy(delivery, rung, losses(delivery))))
+        try:
+            if due and not self.subscription.put_back(due):
+                self.give_back(due)
+            if early:
+                self._pass_on(early)
+        except ConnectionError:
+            # The channel is lost, and the messages come again on the next one; or they can
+            # not be passed on now.
+            if self.subscription.lost is None:
+                self._attachment.loop.runtime.sleep(_BEFORE_AGAIN_S)
+            self._return_early(early)
 
     def _due_ms(self, delivery: Delivery) -> int | None:
         try:

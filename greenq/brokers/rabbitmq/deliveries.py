@@ -81,6 +81,11 @@ class Trials:
             return self._waiting.popleft()
         return None
 
+    def postpone(self, delivery: Delivery, wait_s: float) -> None:
+        """Have a message wait, and nothing be tried for so long."""
+        self._waiting.append(delivery)
+        self._expected_until = max(self._expected_until, time.monotonic() + wait_s)
+
     def keep(self, delivery: Delivery) -> None:
         """Have a message that ``next`` answered wait on."""
         self._waiting.appendleft(delivery)

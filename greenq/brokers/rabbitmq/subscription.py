@@ -176,7 +176,8 @@ class Subscription:
                     return
                 with self._lock:
                     self._is_consuming = False
-                answer.give(self.take_all())
+                if not answer.is_given:  # else nobody is there to settle them: they wait for the next
+                    answer.give(self.take_all())
                 self._wake()  # who is still waiting has the server send again
 
             channel.add_on_close_callback(lambda _channel, error: answer.fail(refusal(error, self._link.address)))
@@ -240,6 +241,10 @@ class Subscription:
                 self._buffer = deque(sorted(self._buffer, key=_place))
             buffer = self._buffer
             return [buffer.popleft() for _ in range(min(count, len(buffer)))]
+
+    @property
+    def has_delayed(self) -> bool:
+        return bool(self._delayed)
 
     def take_delayed(self) -> list[Delivery]:
         with self._lock:
