@@ -44,6 +44,7 @@ class Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # Not HTTPServer's, which looks its own name up, and that may take long.
         socketserver.TCPServer.server_bind(self)
+        # Of an address the first is declared as text or bytes; here it is text.
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -85,7 +86,7 @@ def users_own() -> bytes:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
         return bytes(generate_latest(registry))
     except Exception:  # of a library, and of files that others write
         if not _told_of_users_own:

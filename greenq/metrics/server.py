@@ -69,7 +69,7 @@ def serve() -> int:
 
 
 # It is told to end only when all workers have: they are worth watching while they stop.
-serve.outlasts_workers = True  # type: ignore[attr-defined]
+serve.outlasts_workers = True  # type: ignore[attr-defined]  # functions take any
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..composition.chain import Frame, launch
@@ -185,13 +186,13 @@ class GroupCallbacks(Middleware):
         backend = broker.get_results_backend()
         kept = [_kept(frame, index) for index in range(frame["of"])]
         try:
-            results = [_patiently(lambda each=each: backend.get_result(each)) for each in kept]  # type: ignore[misc]
+            results = [_patiently(partial(backend.get_result, each)) for each in kept]
         except ResultFailure:
             raise
         except ResultError as error:
             raise LookupError(f"the result of a member is gone ({error})") from error
         message._closings = message._closings or []
-        message._closings += [lambda each=each: backend.forget_result(each) for each in kept]  # type: ignore[misc]
+        message._closings += [partial(backend.forget_result, each) for each in kept]
         return results
 
     def _give_back(self, message: MessageProxy, error: _Away) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ..errors import ConnectionError
@@ -39,7 +40,7 @@ class Gathering:
         """Watch these keys inside the block. Switches."""
         try:
             for key in dict.fromkeys(keys):
-                self._watches[key] = self._store.watch(key, lambda key=key: self._ring(key))  # type: ignore[misc]
+                self._watches[key] = self._store.watch(key, partial(self._ring, key))
                 self._look_at[key] = 0.0
             yield
         finally:

@@ -30,6 +30,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pika.exceptions
@@ -522,7 +523,7 @@ class Hand:
         size = 0
         while len(taken) < count and size < PAGE_BYTES:
             step = min(count - len(taken), self._fitting_step())
-            some: list[Delivery] = self._ask(lambda answer, step=step: self._take(step, answer))  # type: ignore[misc]
+            some: list[Delivery] = self._ask(partial(self._take, step))
             for each in some:
                 self._held[each.tag] = len(each.body)
                 size += len(each.body)
