@@ -44,8 +44,8 @@ class Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # Not HTTPServer's, which looks its own name up, and that may take long.
         socketserver.TCPServer.server_bind(self)
-        # Of an address the first is declared as text or bytes; here it is text.
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        # typeshed has text or bytes for a name; of an internet address it is text.
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # as above
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         get_logger(__name__).debug("A client went away, or sent no request.", exc_info=True)
@@ -86,7 +86,7 @@ def users_own() -> bytes:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
         return bytes(generate_latest(registry))
     except Exception:  # of a library, and of files that others write
         if not _told_of_users_own:

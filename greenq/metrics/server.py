@@ -59,7 +59,7 @@ def serve() -> int:
                     "Metrics are not served: %s. The workers run all the same, and it is tried again until it works.",
                     _reason(error, host, port),
                 )
-            time.sleep(_RETRY_S)
+            time.sleep(_RETRY_S)  # nobody tells when a port comes free
             continue
         host_part = f"[{host}]" if ":" in host else host
         logger.info("Metrics are served on http://%s:%d/metrics.", host_part, server.server_address[1])

@@ -143,7 +143,7 @@ class Completer:
         self._outage.note_failure(self, error)
         left = self._leave_unwritten(batch)
         if left is None:
-            self._runtime.sleep(wait_s)
+            self._runtime.sleep(wait_s)  # the broker is away, and nothing else of this queue can be written
             return batch
         while (wait_s := deadline - time.monotonic()) > 0 and self._wanted.wait(wait_s):
             self._wanted.clear()

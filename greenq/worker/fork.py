@@ -136,7 +136,7 @@ class _Life:
             pass  # nothing is said to a fork
         self._waits_for_pipe = False
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_ORPHAN_S)
+        time.sleep(_ORPHAN_S)  # the deadline of the function, which ends the process before it if it can
         os._exit(ExitCode.KILLED)
 
 

@@ -97,7 +97,7 @@ class Sampler:
         while not self._end.is_set():
             due = time.monotonic() + _TURN_EVERY_S
             own[_STALLED] = due
-            self._worker.runtime.sleep(_TURN_EVERY_S)
+            self._worker.runtime.sleep(_TURN_EVERY_S)  # this is what is measured: how late the hub ends it
             lag_ms = max(0.0, (time.monotonic() - due) * 1000)
             own[_LAG + bisect_left(LAGS_MS, lag_ms)] += 1
             own[_LAG_SUM] += lag_ms

@@ -188,7 +188,7 @@ class Slots:
             self.event_loop.start()
         except Exception as error:  # no more threads, or files
             self.logger.error("The asyncio loop could not be started, so a message goes back to its queue: %r.", error)
-            self.runtime.sleep(_NO_LOOP_PAUSE_S)
+            self.runtime.sleep(_NO_LOOP_PAUSE_S)  # the message is fetched again at once, and may meet the same
             return False
         return True
 

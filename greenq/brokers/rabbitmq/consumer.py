@@ -61,7 +61,7 @@ class RabbitmqMessage(MessageProxy):
         self.subscription = subscription
 
     @property
-    def deliveries(self) -> int:  # type: ignore[override] # counted when somebody asks
+    def deliveries(self) -> int:  # type: ignore[override] # the base has a plain attribute; here it is read from a header, when asked
         return losses(self.delivery)
 
 
@@ -77,7 +77,7 @@ class RabbitmqUndecodable(Undecodable):
         self.subscription = subscription
 
     @property
-    def deliveries(self) -> int:  # type: ignore[override] # counted when somebody asks
+    def deliveries(self) -> int:  # type: ignore[override] # the base has a plain attribute; here it is read from a header, when asked
         return losses(self.delivery)
 
 
@@ -601,7 +601,7 @@ class Inbox:
             # The channel is lost, and the messages come again on the next one; or they can
             # not be passed on now.
             if self.subscription.lost is None:
-                self._attachment.loop.runtime.sleep(_BEFORE_AGAIN_S)
+                self._attachment.loop.runtime.sleep(_BEFORE_AGAIN_S)  # or they would come again at once, for ever
             self._return_early(early)
 
     def _due_ms(self, delivery: Delivery) -> int | None:

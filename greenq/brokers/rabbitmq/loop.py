@@ -330,7 +330,7 @@ class _ThreadPlace:
             except BaseException as error:
                 # Of pika's loop itself, because all that it calls is guarded. It can start again.
                 self._fail(error)
-                time.sleep(_PAUSE_S)
+                time.sleep(_PAUSE_S)  # what fails each time must not spin; a native thread of its own
         self._loop.close()
 
     def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
