@@ -134,26 +134,19 @@ class _Attempt:
             self._line.leave(place)
 
     async def arun(self) -> bool:
-        import asyncio
+        from ..loop_event import LoopEvent
 
-        loop = asyncio.get_running_loop()
         if not self._wait_s:
             return await _in_thread(self._limiter._acquire, self._holder)
-        event = asyncio.Event()
-
-        def bell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(event.set)
-
-        place = self._line.join(bell)
+        event = LoopEvent()
+        place = self._line.join(event.set)
         try:
             while True:
                 event.clear()
                 is_acquired, pause_s = await _in_thread(self._try, self._line.is_first(place))
                 if pause_s is None:
                     return is_acquired
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(event.wait(), pause_s)
+                await event.wait(pause_s)
         finally:
             self._line.leave(place)
 

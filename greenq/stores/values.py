@@ -101,22 +101,27 @@ async def await_for(store: ValueStore, key: str, timeout_ms: float) -> bytes | N
     """``wait_for`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
     import asyncio
 
+    from ..loop_event import LoopEvent
+
     loop = asyncio.get_running_loop()
-    event = asyncio.Event()
-
-    def ring() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            loop.call_soon_threadsafe(event.set)
-
+    event = LoopEvent()
     pauses = _Pauses(timeout_ms)
-    with contextlib.closing(await loop.run_in_executor(None, store.watch, key, ring)) as watch:
+    opening = loop.run_in_executor(None, store.watch, key, event.set)
+    try:
+        watch = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread goes on: what it opens can only be closed after it.
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            opening.result().close()
+        raise
+    with contextlib.closing(watch):
         while True:
             event.clear()
             data, pause_s = await loop.run_in_executor(None, pauses.look, watch)
             if pause_s is None:
                 return data
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(event.wait(), pause_s)
+            await event.wait(pause_s)
 
 
 def text(value: str) -> str:

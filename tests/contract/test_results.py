@@ -12,6 +12,7 @@ import pytest
 import greenq
 from greenq.encoder import PickleEncoder
 from greenq.results import ResultFailure, ResultMissing, ResultTimeout
+from greenq.stores.values import Watch
 from tests.support.processes import both_worlds, running
 from tests.support.waiting import PATIENCE_S, until
 
@@ -306,6 +307,44 @@ def test_a_task_that_is_cancelled_waits_no_more(backend):
     asyncio.run(main())
 
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_task_that_is_cancelled_as_it_is_told_waits_no_more(turns):
+    backend = greenq.results.backends.StubBackend()
+    sent, bells, closed = message(), [], []
+
+    class Watched(Watch):
+        def look(self):
+            bells.append(True)
+
+        def pause_s(self):
+            return PATIENCE_S
+
+        def close(self):
+            closed.append(True)
+
+    def watch(key, bell):
+        ring.append(bell)
+        return Watched(backend.values, key)
+
+    ring = []
+    backend.values.watch = watch
+
+    async def main():
+        task = asyncio.ensure_future(sent.aget_result(backend=backend, timeout=PATIENCE_MS))
+        while not bells:
+            await asyncio.sleep(0.001)
+        ring[0]()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+    assert closed
 
 
 # -- several processes
