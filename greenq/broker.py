@@ -199,7 +199,7 @@ class Broker:
             except Exception as error:
                 if isinstance(error, MiddlewareError) and signal not in _NOT_REFUSABLE:
                     raise
-                self._log_failed_hook(hook)
+                self.log_failed_hook(hook)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first. Exceptions are logged."""
@@ -207,9 +207,10 @@ class Broker:
             try:
                 hook(self, *args, **kwargs)
             except Exception:
-                self._log_failed_hook(hook)
+                self.log_failed_hook(hook)
 
-    def _log_failed_hook(self, hook: Callable[..., Any]) -> None:
+    def log_failed_hook(self, hook: Callable[..., Any]) -> None:
+        """Log the exception that a hook has raised and is being handled, where it stops nothing."""
         name = getattr(hook, "__qualname__", repr(hook))
         self.logger.critical("Middleware hook %s raised an exception.", name, exc_info=True)
 

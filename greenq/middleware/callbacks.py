@@ -70,9 +70,10 @@ class Callbacks(Middleware):
         self._tell_of_failure("on_dead", broker, message, {"reason": message.reason_of_death(), **told})
 
     def _wanted(self, option: str, broker: Broker, message: MessageProxy) -> str | None:
-        name = message._message.options.get(option)
+        inner = message._message
+        name = inner.options.get(option)
         if not name:
-            actor = broker.actors.get(message._message.actor_name)
+            actor = broker.actors.get(inner.actor_name)
             name = None if actor is None else actor.options.get(option)
         # A message may be dead just because its option is of another type.
         return name if isinstance(name, str) and name else None

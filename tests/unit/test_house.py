@@ -29,7 +29,7 @@ ROOMS = {
     # it stands between the leaves, which never wait, and all that do.
     "words": {
         *("runtime", "greenlets", "threads", "lease", "per_process"),
-        *("event_loop", "greenlet_loop", "greenlet_selector"),
+        *("event_loop", "greenlet_loop", "greenlet_selector", "loop_event"),
     },
     # How one talks to a server or a file, for all plug-ins that keep something there.
     "stores": {"stores"},
