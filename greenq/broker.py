@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .bulk import enqueue_each, enqueue_portions
 from .clock import now_ms
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .actor import Actor
     from .middleware import Middleware
     from .results import ResultBackend
+
+R = TypeVar("R")
 
 __all__ = [
     "Broker",
@@ -284,7 +286,7 @@ class Broker:
 
     # -- the producer's side
 
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+    def enqueue(self, message: Message[R], *, delay: int | None = None) -> Message[R]:
         """Store a message; return it as it was stored (a delayed one is a copy).
 
         Parameters:
@@ -303,7 +305,7 @@ class Broker:
         self.emit_after("enqueue", envelope.message, envelope.delay)
         return envelope.message
 
-    def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+    def enqueue_many(self, messages: Iterable[Message[R]], *, delay: int | None = None) -> list[Message[R]]:
         """Store many messages, of any queues and actors; return them as they were stored.
 
         All hooks run for each of them. They are written in portions (of 1000, or of 8 MiB),

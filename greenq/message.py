@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .composition import group, pipeline
     from .results import ResultBackend
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 #: The largest message, in encoded bytes. Brokers move whole messages, often: larger
@@ -63,7 +63,7 @@ def generate_unique_id() -> str:
 
 
 @dataclasses.dataclass(frozen=True, order=True, init=False)
-class Message(Generic[R]):
+class Message(Generic[R_co]):
     """A task: which actor to call, on which queue, with what.
 
     Parameters:
@@ -129,7 +129,7 @@ class Message(Generic[R]):
     @overload
     def __or__(self, other: pipeline[S]) -> pipeline[S]: ...
     @overload
-    def __or__(self, other: group) -> pipeline[list[Any]]: ...
+    def __or__(self, other: group[S]) -> pipeline[list[S]]: ...
     def __or__(self, other: Any) -> Any:
         """A pipeline of this message and then the other, with the result of this one."""
         from .composition import pipeline
@@ -148,20 +148,20 @@ class Message(Generic[R]):
 
     _asdict = asdict
 
-    def copy(self, **attributes: Any) -> Message[R]:
+    def copy(self, **attributes: Any) -> Message[R_co]:
         """A copy with these attributes replaced; options are merged into the old ones."""
         options = attributes.get("options")
         fields = {**self.__dict__, **attributes, "options": {**self.options, **(options or {})}}
         return type(self)(**fields)
 
-    def _replace(self, **attributes: Any) -> Message[R]:
+    def _replace(self, **attributes: Any) -> Message[R_co]:
         return dataclasses.replace(self, **attributes)
 
     # -- its result
 
     def get_result(
         self, *, backend: ResultBackend | None = None, block: bool = False, timeout: float | None = None
-    ) -> R:
+    ) -> R_co:
         """What the actor returned. May switch.
 
         Parameters:
@@ -176,12 +176,12 @@ class Message(Generic[R]):
           ResultTimeout: None came in time.
           ResultFailure: The actor failed for good.
         """
-        result: R = _results(backend).get_result(self, block=block, timeout=timeout)
+        result: R_co = _results(backend).get_result(self, block=block, timeout=timeout)
         return result
 
-    async def aget_result(self, *, backend: ResultBackend | None = None, timeout: float | None = None) -> R:
+    async def aget_result(self, *, backend: ResultBackend | None = None, timeout: float | None = None) -> R_co:
         """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
-        result: R = await _results(backend).aget_result(self, timeout=timeout)
+        result: R_co = await _results(backend).aget_result(self, timeout=timeout)
         return result
 
     def forget_result(self, *, backend: ResultBackend | None = None) -> None:

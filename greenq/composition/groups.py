@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..broker import get_broker
 from ..errors import ResultFailure, ResultMissing
@@ -15,10 +15,11 @@ from .sending import check, send
 if TYPE_CHECKING:
     from ..broker import Broker
 
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
-class group:
+class group(Generic[R_co]):
     """Actors that run at the same time.
 
         group([fetch.message(url) for url in urls]).run()
@@ -35,9 +36,18 @@ class group:
       TypeError: A child is something else.
     """
 
+    @overload
+    def __init__(self, children: Iterable[Message[R_co] | pipeline[R_co]], *, broker: Broker | None = None) -> None: ...
+    @overload
+    def __init__(self: group[list[S]], children: Iterable[group[S]], *, broker: Broker | None = None) -> None: ...
+    @overload
     def __init__(
-        self, children: Iterable[Message[Any] | group | pipeline[Any]], *, broker: Broker | None = None
-    ) -> None:
+        self: group[Any],
+        children: Iterable[Message[Any] | pipeline[Any] | group[Any]],
+        *,
+        broker: Broker | None = None,
+    ) -> None: ...
+    def __init__(self, children: Iterable[Any], *, broker: Broker | None = None) -> None:
         self._broker = broker
         self.children: list[Any] = list(children)
         self._callbacks: list[dict[str, Any]] = []
@@ -61,12 +71,12 @@ class group:
     @overload
     def __or__(self, other: pipeline[S]) -> pipeline[S]: ...
     @overload
-    def __or__(self, other: group) -> pipeline[list[Any]]: ...
+    def __or__(self, other: group[S]) -> pipeline[list[S]]: ...
     def __or__(self, other: Any) -> Any:
         """This group, and then the other with the list of its results."""
         return pipeline([self, other], broker=self._broker)
 
-    def add_completion_callback(self, message: Message[Any], *, on: str = "success") -> None:
+    def add_completion_callback(self, message: Message[Any], *, on: Literal["success", "always"] = "success") -> None:
         """Have a message sent, as it is, when all members are done.
 
         Needs the middleware GroupCallbacks. A group may have several, and so may one inside another
@@ -98,7 +108,7 @@ class group:
     def _to_be_told(self) -> dict[str, Any]:
         return {"callbacks": list(self._callbacks)} if self._callbacks else {}
 
-    def run(self, *, delay: int | None = None) -> group:
+    def run(self, *, delay: int | None = None) -> group[R_co]:
         """Send all members, many in one round trip. It may be run again, and is counted anew. May switch.
 
         Without members its completion callbacks are sent at once.
@@ -126,7 +136,7 @@ class group:
 
     # -- its results
 
-    def get_results(self, *, block: bool = False, timeout: float | None = None) -> Iterator[Any]:
+    def get_results(self, *, block: bool = False, timeout: float | None = None) -> Iterator[R_co]:
         """The results of the members, in their order, each when it is asked for.
 
         That of a pipeline is its last step's, that of a group the list of its members'. May switch.
@@ -164,7 +174,7 @@ class group:
                 return ResultFailure(text, error.orig_exc_type, error.orig_exc_msg, error.message_id)
         return error
 
-    async def aget_results(self, *, timeout: float | None = None) -> list[Any]:
+    async def aget_results(self, *, timeout: float | None = None) -> list[R_co]:
         """All of ``get_results(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
         import asyncio
 
@@ -203,7 +213,7 @@ class group:
             for child in self.children
         )
 
-    def _on(self, broker: Broker) -> group:
+    def _on(self, broker: Broker) -> group[R_co]:
         """The same group, read on the broker of what it is part of."""
         return group(self.children, broker=broker)
 

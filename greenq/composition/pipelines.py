@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ..broker import Broker
     from .groups import group
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
-class pipeline(Generic[R]):
+class pipeline(Generic[R_co]):
     """A chain of actors, each of which gets the result of the one before as its last argument.
 
         pipeline([fetch.message(url), count_words.message()]).run()
@@ -44,7 +44,10 @@ class pipeline(Generic[R]):
     """
 
     def __init__(
-        self: pipeline[Any], children: Iterable[Message[Any] | pipeline[Any] | group], *, broker: Broker | None = None
+        self: pipeline[Any],
+        children: Iterable[Message[Any] | pipeline[Any] | group[Any]],
+        *,
+        broker: Broker | None = None,
     ) -> None:
         self._broker = broker
         self.messages: list[Any] = []
@@ -77,7 +80,7 @@ class pipeline(Generic[R]):
     @overload
     def __or__(self, other: pipeline[S]) -> pipeline[S]: ...
     @overload
-    def __or__(self, other: group) -> pipeline[list[Any]]: ...
+    def __or__(self, other: group[S]) -> pipeline[list[S]]: ...
     def __or__(self, other: Any) -> Any:
         """This one and then the other."""
         return pipeline([self, other], broker=self._broker)
@@ -90,7 +93,7 @@ class pipeline(Generic[R]):
         """The same as one step with all that comes after it."""
         return head_of(self.steps())
 
-    def run(self, *, delay: int | None = None) -> pipeline[R]:
+    def run(self, *, delay: int | None = None) -> pipeline[R_co]:
         """Send the first step. It may be run again, with the same message ids. May switch.
 
         Parameters:
@@ -111,7 +114,7 @@ class pipeline(Generic[R]):
 
     # -- its results
 
-    def get_result(self, *, block: bool = False, timeout: float | None = None) -> R:
+    def get_result(self, *, block: bool = False, timeout: float | None = None) -> R_co:
         """What the last step returned; of a group, the list of its members' results. May switch.
 
         Parameters:
@@ -124,14 +127,14 @@ class pipeline(Generic[R]):
           ResultTimeout: None came in time.
           ResultFailure: A step failed for good; says which and why.
         """
-        return cast(R, self._result_of(self.messages[-1], block, timeout))
+        return cast(R_co, self._result_of(self.messages[-1], block, timeout))
 
-    async def aget_result(self, *, timeout: float | None = None) -> R:
+    async def aget_result(self, *, timeout: float | None = None) -> R_co:
         """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
         last = self.messages[-1]
         if isinstance(last, Message):
-            return cast(R, await last.aget_result(backend=self.broker.get_results_backend(), timeout=timeout))
-        return cast(R, await last._on(self.broker).aget_results(timeout=timeout))
+            return cast(R_co, await last.aget_result(backend=self.broker.get_results_backend(), timeout=timeout))
+        return cast(R_co, await last._on(self.broker).aget_results(timeout=timeout))
 
     def get_results(self, *, block: bool = False, timeout: float | None = None) -> Iterator[Any]:
         """The results of all steps, first to last, each when it is asked for. Raises like ``get_result``.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ..encoder import Encoder
 from ..errors import ConnectionError, GreenqError, ResultFailure, ResultMissing, ResultTimeout, text_of
 from ..message import Message, get_encoder
 from ..stores.values import ValueStore, await_for, wait_for
 from .gathering import Gathering
+
+R = TypeVar("R")
 
 DEFAULT_TIMEOUT_MS = 10_000
 
@@ -77,6 +79,10 @@ class ResultBackend:
 
     # -- reading
 
+    @overload
+    def get_result(self, message: Message[R], *, block: bool = False, timeout: float | None = None) -> R: ...
+    @overload
+    def get_result(self, message: str, *, block: bool = False, timeout: float | None = None) -> Any: ...
     def get_result(self, message: Message[Any] | str, *, block: bool = False, timeout: float | None = None) -> Any:
         """The result of a message. Reading it does not remove it.
 
@@ -109,6 +115,10 @@ class ResultBackend:
             raise _timed_out(message, timeout_ms)
         return self._read(data, message)
 
+    @overload
+    async def aget_result(self, message: Message[R], *, timeout: float | None = None) -> R: ...
+    @overload
+    async def aget_result(self, message: str, *, timeout: float | None = None) -> Any: ...
     async def aget_result(self, message: Message[Any] | str, *, timeout: float | None = None) -> Any:
         """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile.
 
@@ -129,6 +139,10 @@ class ResultBackend:
             raise _timed_out(message, timeout_ms)
         return self._read(data, message)
 
+    @overload
+    def get_each(self, messages: Iterable[Message[R]], *, timeout: float | None = None) -> Iterator[R]: ...
+    @overload
+    def get_each(self, messages: Iterable[Message[Any] | str], *, timeout: float | None = None) -> Iterator[Any]: ...
     def get_each(self, messages: Iterable[Message[Any] | str], *, timeout: float | None = None) -> Iterator[Any]:
         """The results of several messages, in their order, each waited for when it is asked for.
 
