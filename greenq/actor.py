@@ -6,7 +6,7 @@ import difflib
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -15,15 +15,18 @@ from .event_loop import run_in_place
 from .logging import get_logger
 from .message import Message
 from .names import check_queue_name
+from .options import of_message, of_send, of_send_many, takes
 
 if TYPE_CHECKING:
     from .broker import Broker
+    from .options import ActorOrName
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Actor(Generic[P, R]):
+class Actor(Generic[P, R_co]):
     """A function together with how it is to be run. Calling it runs the function in place.
 
     Parameters:
@@ -37,7 +40,7 @@ class Actor(Generic[P, R]):
 
     def __init__(
         self,
-        fn: Callable[P, R],
+        fn: Callable[P, R_co],
         *,
         broker: Broker,
         actor_name: str,
@@ -61,13 +64,14 @@ class Actor(Generic[P, R]):
         self.__wrapped__ = fn
         broker.declare_actor(self)
 
-    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message[R]:
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message[R_co]:
         """A message that calls this actor with these arguments, not yet sent."""
         return self.message_with_options(args=args, kwargs=kwargs)
 
+    @takes(of_message)
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> Message[R]:
+    ) -> Message[R_co]:
         """A message with options for the broker and the middleware, not yet sent."""
         _name_actors(options)
         if isinstance(options.get("pipe_target"), Message):
@@ -80,10 +84,11 @@ class Actor(Generic[P, R]):
             options=options,
         )
 
-    def send(self, *args: P.args, **kwargs: P.kwargs) -> Message[R]:
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Message[R_co]:
         """Enqueue a call of this actor. May switch: waits for the broker's answer."""
         return self.send_with_options(args=args, kwargs=kwargs)
 
+    @takes(of_send)
     def send_with_options(
         self,
         *,
@@ -91,7 +96,7 @@ class Actor(Generic[P, R]):
         kwargs: dict[str, Any] | None = None,
         delay: timedelta | int | None = None,
         **options: Any,
-    ) -> Message[R]:
+    ) -> Message[R_co]:
         """Enqueue a call of this actor with options. May switch.
 
         Parameters:
@@ -105,13 +110,14 @@ class Actor(Generic[P, R]):
         message = self.message_with_options(args=args, kwargs=kwargs, **options)
         return self.broker.enqueue(message, delay=delay)
 
+    @takes(of_send_many)
     def send_many(
         self,
         calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
         *,
         delay: timedelta | int | None = None,
         **options: Any,
-    ) -> list[Message[R]]:
+    ) -> list[Message[R_co]]:
         """Enqueue many calls of this actor, thousands in one round trip. May switch.
 
             resize.send_many([("a.png", 100), ("b.png", 100)])
@@ -131,7 +137,7 @@ class Actor(Generic[P, R]):
             delay = int(delay.total_seconds() * 1000)
         return self.broker.enqueue_many([self._message_of(call, options) for call in calls], delay=delay)
 
-    def _message_of(self, call: object, options: dict[str, Any]) -> Message[R]:
+    def _message_of(self, call: object, options: dict[str, Any]) -> Message[R_co]:
         if isinstance(call, tuple):
             return self.message_with_options(args=call, **options)
         if isinstance(call, Mapping):
@@ -141,9 +147,9 @@ class Actor(Generic[P, R]):
             "positional argument write (value,)."
         )
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         # An async function too is run in place: its result is returned.
-        return cast(R, self._logged(run_in_place if self.is_async else _call, self.fn, args, kwargs))
+        return cast(R_co, self._logged(run_in_place if self.is_async else _call, self.fn, args, kwargs))
 
     @property
     def is_coroutine(self) -> bool:
@@ -225,7 +231,22 @@ def actor(
     queue_name: str = ...,
     priority: int = ...,
     broker: Broker | None = ...,
-    **options: Any,
+    max_age: float | None = ...,
+    max_backoff: float | None = ...,
+    max_retries: int | None = ...,
+    min_backoff: float | None = ...,
+    notify_shutdown: bool | None = ...,
+    on_dead: ActorOrName = ...,
+    on_failure: ActorOrName = ...,
+    on_retry_exhausted: str | None = ...,
+    on_success: ActorOrName = ...,
+    pipe_ignore: bool = ...,
+    result_ttl: float | None = ...,
+    retry_when: Callable[[int, BaseException], bool] | None = ...,
+    store_results: bool | None = ...,
+    throws: type[BaseException] | Collection[type[BaseException]] = ...,
+    time_limit: float | None = ...,
+    **options: Any,  # of an application's own middleware
 ) -> ActorDecorator: ...
 def actor(
     fn: Callable[..., Any] | None = None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from .actor import Actor, actor
-from .message import Message
 
 if TYPE_CHECKING:
     from .broker import Broker
+    from .message import Message
+    from .options import of_message, of_send, of_send_many, takes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,6 +21,58 @@ R_co = TypeVar("R_co", covariant=True)
 class _Performs(Protocol[P, R_co]):
     def perform(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         raise NotImplementedError
+
+
+if TYPE_CHECKING:
+    # What a class-based actor has of its actor: by the arguments and the result of its perform(),
+    # which may be async. Descriptors, because only they are told the class that they are asked of.
+
+    class _ItsActor:
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, Awaitable[R]]]) -> Actor[P, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, R]]) -> Actor[P, R]: ...
+        def __get__(self, instance: object, owner: Any) -> Any: ...
+
+    class _ItsCall:
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, Awaitable[R]]]) -> Callable[P, Message[R]]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, R]]) -> Callable[P, Message[R]]: ...
+        def __get__(self, instance: object, owner: Any) -> Any: ...
+
+    class _SendsWithOptions(Protocol[R_co]):
+        @takes(of_send)
+        def __call__(self, **options: Any) -> Message[R_co]: ...
+
+    class _ItsSendWithOptions:
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, Awaitable[R]]]) -> _SendsWithOptions[R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, R]]) -> _SendsWithOptions[R]: ...
+        def __get__(self, instance: object, owner: Any) -> Any: ...
+
+    class _MakesWithOptions(Protocol[R_co]):
+        @takes(of_message)
+        def __call__(self, **options: Any) -> Message[R_co]: ...
+
+    class _ItsMessageWithOptions:
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, Awaitable[R]]]) -> _MakesWithOptions[R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, R]]) -> _MakesWithOptions[R]: ...
+        def __get__(self, instance: object, owner: Any) -> Any: ...
+
+    class _SendsMany(Protocol[R]):
+        @takes(of_send_many)
+        def __call__(self, *args: Any, **options: Any) -> list[Message[R]]: ...
+
+    class _ItsSendMany:
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, Awaitable[R]]]) -> _SendsMany[R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[_Performs[P, R]]) -> _SendsMany[R]: ...
+        def __get__(self, instance: object, owner: Any) -> Any: ...
 
 
 class _Declares(type):
@@ -41,67 +93,12 @@ class _Declares(type):
         return instance
 
     if TYPE_CHECKING:
-        # What the name of a class-based actor has as well: it is bound to an instance, which
-        # forwards these to its actor.
-        __actor__: Actor[Any, Any]
-
+        # The name of a class-based actor is bound to an instance, and calling that runs perform().
         @overload
-        def send(cls: type[_Performs[P, Awaitable[R]]], *args: P.args, **kwargs: P.kwargs) -> Message[R]: ...
+        def __call__(cls: type[_Performs[P, Awaitable[R]]], *args: P.args, **kwargs: P.kwargs) -> R: ...
         @overload
-        def send(cls: type[_Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> Message[R]: ...
-        def send(cls: Any, *args: Any, **kwargs: Any) -> Any: ...
-
-        @overload
-        def message(cls: type[_Performs[P, Awaitable[R]]], *args: P.args, **kwargs: P.kwargs) -> Message[R]: ...
-        @overload
-        def message(cls: type[_Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> Message[R]: ...
-        def message(cls: Any, *args: Any, **kwargs: Any) -> Any: ...
-
-        @overload
-        def send_with_options(
-            cls: type[_Performs[P, Awaitable[R]]],
-            *,
-            args: tuple[Any, ...] = ...,
-            kwargs: dict[str, Any] | None = ...,
-            delay: timedelta | int | None = ...,
-            **options: Any,
-        ) -> Message[R]: ...
-        @overload
-        def send_with_options(
-            cls: type[_Performs[P, R]],
-            *,
-            args: tuple[Any, ...] = ...,
-            kwargs: dict[str, Any] | None = ...,
-            delay: timedelta | int | None = ...,
-            **options: Any,
-        ) -> Message[R]: ...
-        def send_with_options(cls: Any, **options: Any) -> Any: ...
-
-        @overload
-        def message_with_options(
-            cls: type[_Performs[P, Awaitable[R]]],
-            *,
-            args: tuple[Any, ...] = ...,
-            kwargs: dict[str, Any] | None = ...,
-            **options: Any,
-        ) -> Message[R]: ...
-        @overload
-        def message_with_options(
-            cls: type[_Performs[P, R]],
-            *,
-            args: tuple[Any, ...] = ...,
-            kwargs: dict[str, Any] | None = ...,
-            **options: Any,
-        ) -> Message[R]: ...
-        def message_with_options(cls: Any, **options: Any) -> Any: ...
-
-        def send_many(
-            cls,
-            calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-            *,
-            delay: timedelta | int | None = ...,
-            **options: Any,
-        ) -> list[Message[Any]]: ...
+        def __call__(cls: type[_Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def _own(meta: type | None) -> Mapping[str, Any]:
@@ -139,11 +136,18 @@ class GenericActor(metaclass=_Declares):
         queue_name: str
         priority: int
         options: dict[str, Any]
+        __actor__ = _ItsActor()
+        send = _ItsCall()
+        message = _ItsCall()
+        send_with_options = _ItsSendWithOptions()
+        message_with_options = _ItsMessageWithOptions()
+        send_many = _ItsSendMany()
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...
 
     if not TYPE_CHECKING:
-        # Unknown to type checkers, as its arguments are those of the class that has one.
+        # Unknown to type checkers, as its arguments are those of the class that has one, and what
+        # is forwarded is declared above: so they see what neither the class nor its actor has.
         def perform(self, *args, **kwargs):
             """What the actor does."""
             raise NotImplementedError(f"{type(self).__name__} does not implement perform()")
@@ -158,9 +162,9 @@ class GenericActor(metaclass=_Declares):
         def __mro_entries__(self, bases):
             return (type(self),)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for what the class does not have; there is no actor yet while it is declared.
-        declared = self.__dict__.get("__actor__")
-        if declared is None:
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(declared, name)
+        def __getattr__(self, name):
+            # Only for what the class does not have; there is no actor yet while it is declared.
+            declared = self.__dict__.get("__actor__")
+            if declared is None:
+                raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+            return getattr(declared, name)

@@ -34,7 +34,7 @@ ROOMS = {
     # How one talks to a server or a file, for all plug-ins that keep something there.
     "stores": {"stores"},
     "domain": {
-        *("message", "actor", "generic", "composition", "consumer", "broker", "bulk", "default_broker"),
+        *("message", "actor", "options", "generic", "composition", "consumer", "broker", "bulk", "default_broker"),
         *("failures", "inspection"),
     },
     "plug-ins": {"brokers", "middleware", "results", "rate_limits"},
