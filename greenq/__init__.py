@@ -51,6 +51,8 @@ from .actor import Actor, actor  # isort: skip
 from .generic import GenericActor  # isort: skip
 
 if TYPE_CHECKING:
+    from . import rate_limits as rate_limits
+    from . import results as results
     from .worker import Worker
 
 __version__ = "0.1.0"
@@ -105,7 +107,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name == "Worker":
         from .worker import Worker
 
@@ -115,3 +117,7 @@ def __getattr__(name: str) -> Any:
 
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # they are told the names, and are to see what is none of them
+    __getattr__ = _load

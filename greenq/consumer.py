@@ -215,6 +215,16 @@ class MessageProxy:
     _released: int | None = None
     _follow_ups: list[tuple[Message[Any], int | None, bool]] | None = None
 
+    if TYPE_CHECKING:
+        # The message's own, see __getattr__.
+        queue_name: str
+        actor_name: str
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+        options: dict[str, Any]
+        message_id: str
+        message_timestamp: int
+
     def __init__(self, message: Message[Any]) -> None:
         self._message = message
 

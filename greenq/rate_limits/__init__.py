@@ -7,7 +7,7 @@ one step. Does not know actors or messages: limiters work anywhere.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RateLimiterBusy, RateLimitExceeded
 from .backend import RateLimiterBackend
@@ -16,6 +16,9 @@ from .bucket import BucketRateLimiter
 from .concurrent import ConcurrentRateLimiter
 from .rate_limiter import RateLimiter
 from .window import WindowRateLimiter
+
+if TYPE_CHECKING:
+    from . import backends as backends
 
 __all__ = [
     "Barrier",
@@ -29,7 +32,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name == "backends":
         return importlib.import_module(f"{__name__}.backends")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # they are told the names, and are to see what is none of them
+    __getattr__ = _load

@@ -6,11 +6,14 @@ The middleware stores, a backend keeps (see backends/). Does not know brokers.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ResultError, ResultFailure, ResultMissing, ResultTimeout
 from .backend import ResultBackend
 from .middleware import Results
+
+if TYPE_CHECKING:
+    from . import backends as backends
 
 __all__ = [
     "ResultBackend",
@@ -22,7 +25,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name == "backends":
         return importlib.import_module(f"{__name__}.backends")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # they are told the names, and are to see what is none of them
+    __getattr__ = _load

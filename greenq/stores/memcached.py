@@ -15,8 +15,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from ..clock import now_ms
 from ..errors import ConnectionClosed, ConnectionFailed
@@ -42,6 +42,16 @@ _NEVER = 0
 _IGNORED = ("binary", "behaviors")
 
 
+#: "host", "host:port", "/path/of/a/socket", or a host and a port.
+Server = str | tuple[str, int]
+
+
+class Pool(Protocol):
+    """What gives clients: pylibmc's pools, or a ClientPool."""
+
+    def reserve(self) -> contextlib.AbstractContextManager[Any]: ...
+
+
 class ClientPool:
     """A few clients that all threads and greenlets of a process share.
 
@@ -53,7 +63,7 @@ class ClientPool:
         seconds.
     """
 
-    def __init__(self, servers: Any, size: int, parameters: dict[str, Any]) -> None:
+    def __init__(self, servers: Server | Iterable[Server] | None, size: int, parameters: dict[str, Any]) -> None:
         if isinstance(servers, (str, tuple)):
             servers = [servers]
         self._servers = [_address(each) for each in servers or ["127.0.0.1"]]

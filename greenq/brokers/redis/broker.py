@@ -27,6 +27,8 @@ from .scripts import COUNT, FLUSH, OLDEST
 from .store import store
 
 if TYPE_CHECKING:
+    import redis
+
     from ...middleware import Middleware
 
 
@@ -83,7 +85,7 @@ class RedisBroker(Broker):
         dead_message_ttl: int | None = None,
         requeue_deadline: int | None = None,
         requeue_interval: int | None = None,
-        client: Any = None,
+        client: redis.Redis | redis.RedisCluster | None = None,
         **parameters: Any,
     ) -> None:
         super().__init__(middleware)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...broker import Broker, checked_lease
 from ...errors import QueueNotFound
@@ -52,7 +52,7 @@ class SqliteBroker(Broker):
         path: str | os.PathLike[str] = "greenq.db",
         *,
         middleware: list[Middleware] | None = None,
-        synchronous: str = "NORMAL",
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         heartbeat_timeout: int = 15_000,
         dead_message_ttl: int | None = None,
     ) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...clock import now_ms
 from ...errors import RateLimiterBusy
 from ...runtime import current
-from ...stores.memcached import ClientPool, MemcachedValues, client_of, lifetime_s, safe_key
+from ...stores.memcached import ClientPool, MemcachedValues, Pool, Server, client_of, lifetime_s, safe_key
 from ..backend import WaitingBackend
 
 #: For how long a change is tried, in seconds.
@@ -40,8 +40,15 @@ class MemcachedBackend(WaitingBackend):
       pool: The pool.
     """
 
-    def __init__(self, *, pool: Any = None, pool_size: int = 8, servers: Any = None, **parameters: Any) -> None:
-        self.pool = ClientPool(servers, pool_size, parameters) if pool is None else pool
+    def __init__(
+        self,
+        *,
+        pool: Pool | None = None,
+        pool_size: int = 8,
+        servers: Server | Iterable[Server] | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.pool: Any = ClientPool(servers, pool_size, parameters) if pool is None else pool
         super().__init__(MemcachedValues(self.pool))
 
     def add(self, key: str, value: int, ttl: int) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...stores.redis.client import Script, call, command
 from ...stores.redis.values import RedisValues
 from ..backend import WaitingBackend
+
+if TYPE_CHECKING:
+    import redis
 
 _ADD = Script(__package__, "add", is_repeatable=False)
 _INCR = Script(__package__, "incr", is_repeatable=False)
@@ -32,7 +35,9 @@ class RedisBackend(WaitingBackend):
       client: The client.
     """
 
-    def __init__(self, *, client: Any = None, url: str | None = None, **parameters: Any) -> None:
+    def __init__(
+        self, *, client: redis.Redis | redis.RedisCluster | None = None, url: str | None = None, **parameters: Any
+    ) -> None:
         values = RedisValues(client, url, parameters)
         super().__init__(values)
         self.client = values.client

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ...clock import now_ms
 from ...stores.sqlite.operation import Operation
@@ -48,7 +48,9 @@ class SqliteBackend(WaitingBackend):
       synchronous(str): "NORMAL" or "FULL", as of SqliteBroker. Default: "NORMAL".
     """
 
-    def __init__(self, path: str | os.PathLike[str] = "greenq-store.db", *, synchronous: str = "NORMAL") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] = "greenq-store.db", *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    ) -> None:
         self._file = SqliteValues(path, synchronous)
         super().__init__(self._file)
 

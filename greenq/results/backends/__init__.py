@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["MemcachedBackend", "RedisBackend", "SqliteBackend", "StubBackend"]
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name == "RedisBackend":
         from .redis import RedisBackend
 
@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return StubBackend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # they are told the names, and are to see what is none of them
+    __getattr__ = _load

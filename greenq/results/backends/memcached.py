@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...encoder import Encoder
-from ...stores.memcached import ClientPool, MemcachedValues
+from ...stores.memcached import ClientPool, MemcachedValues, Pool, Server
 from ..backend import ResultBackend
 
 
@@ -33,10 +34,10 @@ class MemcachedBackend(ResultBackend):
         *,
         namespace: str = "greenq-results",
         encoder: Encoder | None = None,
-        pool: Any = None,
+        pool: Pool | None = None,
         pool_size: int = 8,
-        servers: Any = None,
+        servers: Server | Iterable[Server] | None = None,
         **parameters: Any,
     ) -> None:
-        self.pool = ClientPool(servers, pool_size, parameters) if pool is None else pool
+        self.pool: Any = ClientPool(servers, pool_size, parameters) if pool is None else pool
         super().__init__(namespace=namespace, encoder=encoder, values=MemcachedValues(self.pool))

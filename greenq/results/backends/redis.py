@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...encoder import Encoder
 from ...stores.redis.values import RedisValues
 from ..backend import ResultBackend
+
+if TYPE_CHECKING:
+    import redis
 
 
 class RedisBackend(ResultBackend):
@@ -32,7 +35,7 @@ class RedisBackend(ResultBackend):
         *,
         namespace: str = "greenq-results",
         encoder: Encoder | None = None,
-        client: Any = None,
+        client: redis.Redis | redis.RedisCluster | None = None,
         url: str | None = None,
         **parameters: Any,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from ...encoder import Encoder
 from ...stores.sqlite.values import SqliteValues
@@ -28,7 +29,7 @@ class SqliteBackend(ResultBackend):
         *,
         namespace: str = "greenq-results",
         encoder: Encoder | None = None,
-        synchronous: str = "NORMAL",
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
     ) -> None:
         self._file = SqliteValues(path, synchronous)
         super().__init__(namespace=namespace, encoder=encoder, values=self._file)
