@@ -138,9 +138,10 @@ def launch_fork(options: Options) -> Launch:
 
 def _shared_file() -> SharedFile | None:
     from .logging import get_logger
-    from .metrics.shared import SharedFile, setting
+    from .metrics.shared import SharedFile
+    from .settings import PROM_DB
 
-    directory = setting("GREENQ_PROM_DB")
+    directory = PROM_DB.get()
     try:
         return SharedFile(directory)
     except OSError as error:

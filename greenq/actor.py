@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import time
@@ -14,7 +13,7 @@ from .broker import get_broker
 from .event_loop import run_in_place
 from .logging import get_logger
 from .message import Message
-from .names import check_queue_name
+from .names import check_queue_name, nearest_name
 from .options import of_message, of_send, of_send_many, takes
 
 if TYPE_CHECKING:
@@ -303,8 +302,8 @@ def _check_options(name: str, options: dict[str, Any], broker: Broker) -> None:
 
 
 def _with_nearest(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"{name} (did you mean {nearest[0]}?)" if nearest else name
+    nearest = nearest_name(name, known)
+    return f"{name} (did you mean {nearest}?)" if nearest else name
 
 
 def _name_actors(options: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from .logging import get_logger
+from .settings import BROKER_URL
 
 if TYPE_CHECKING:
     from .broker import Broker
@@ -34,7 +34,7 @@ def make_default_broker() -> Broker:
     Raises:
       ValueError: The URL names no broker.
     """
-    url = os.environ.get("GREENQ_BROKER_URL", "")
+    url = BROKER_URL.get()
     broker = broker_from_url(url) if url else _best_installed()
     because = "as GREENQ_BROKER_URL says" if url else "because GREENQ_BROKER_URL is not set"
     get_logger(__name__).info("The broker is %s, %s.", broker, because)

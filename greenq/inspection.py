@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +24,7 @@ from .errors import DecodeError
 from .failures import Failure, read_failures
 from .message import Message
 from .names import canonical_queue_name
+from .settings import DEAD_MESSAGE_TTL
 
 #: Letters of one page, at most.
 MOST_LETTERS = 1000
@@ -35,8 +35,6 @@ _IDS_AT_ONCE = 50
 
 #: Options that speak of attempts, or of a due time, that a message sent back starts without.
 _FORGOTTEN = frozenset({"retries", "requeue_timestamp", "eta"})
-
-_DEFAULT_TTL_MS = 7 * 24 * 3600 * 1000
 
 
 class QueueCounts(NamedTuple):
@@ -356,13 +354,10 @@ def dead_message_ttl_ms(given: int | None) -> int:
     """For how long dead letters are kept: as given, else GREENQ_DEAD_MESSAGE_TTL, else 7 days; milliseconds.
 
     Raises:
-      ValueError: It is no number of milliseconds.
+      ValueError: It is no such time.
     """
     if given is None:
-        text = os.environ.get("GREENQ_DEAD_MESSAGE_TTL", "")
-        if text and not (text.isascii() and text.isdigit()):
-            raise ValueError(f"GREENQ_DEAD_MESSAGE_TTL is a number of milliseconds, not {text!r:.80}.")
-        return int(text) if text else _DEFAULT_TTL_MS
+        return DEAD_MESSAGE_TTL.get()
     if given < 0:
         raise ValueError(f"A dead_message_ttl is a number of milliseconds, 0 or more, not {given!r:.80}.")
     return given

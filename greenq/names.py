@@ -1,4 +1,4 @@
-"""Queue names: which are allowed, and the names that belong to a queue.
+"""Names: which a queue may have, those that belong to a queue, and the nearest right one of anything.
 
 default       the queue; its canonical name
 default.DQ    its delay queue: messages that are not due yet
@@ -7,7 +7,9 @@ default.XQ    its dead-letter queue
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]*")
 _SUFFIXES = (".DQ", ".XQ")
@@ -40,3 +42,13 @@ def delay_queue_name(queue_name: str) -> str:
 def dead_letter_queue_name(queue_name: str) -> str:
     """The name of a queue's dead-letter queue."""
     return canonical_queue_name(queue_name) + ".XQ"
+
+
+def nearest_name(name: str, known: Iterable[str], *, at_least: float = 0.6) -> str | None:
+    """The one of the known names that is nearest to a name; None if none is near.
+
+    Parameters:
+      at_least(float): How near, from 0 for anything to 1 for the same.
+    """
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=at_least)
+    return nearest[0] if nearest else None

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .. import __version__
-from .units import duration_ms
+from .. import __version__, settings
+from ..units import duration_ms
 
 DEFAULT_CONCURRENCY = 100
 DEFAULT_SHUTDOWN_TIMEOUT_MS = 600_000
@@ -99,6 +99,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
             "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
             "It comes before --path and --queues, which take all words that follow them"
         )
+    try:
+        settings.check()
+    except ValueError as error:
+        parser.error(f"environment variable {error}")
     return Options(
         broker=given.broker,
         modules=tuple(given.modules),

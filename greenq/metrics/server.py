@@ -12,10 +12,8 @@ import time
 from typing import Any
 
 from ..logging import get_logger
+from ..settings import PROM_HOST, PROM_PORT
 from . import shared
-
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 9191
 
 #: Between two tries for a port that is taken: as by one who is still stopping.
 _RETRY_S = 1.0
@@ -32,16 +30,14 @@ def serve() -> int:
 
     logger = get_logger(__name__)
     fd = shared.file()
-    host, given = shared.setting("GREENQ_PROM_HOST") or DEFAULT_HOST, shared.setting("GREENQ_PROM_PORT")
+    host, port = PROM_HOST.get(), PROM_PORT.get()
     try:
-        port = DEFAULT_PORT if given is None else int(given)
         family, address = _address(host, port)
-    except (ValueError, OverflowError, OSError) as error:
+    except (ValueError, OSError) as error:  # ValueError: what cannot be the name of a host
         logger.error(
-            "Metrics are not served: %s:%s is no address that can be listened on (%s). Correct GREENQ_PROM_HOST and "
-            "GREENQ_PROM_PORT.",
+            "Metrics are not served: %s:%d is no address that can be listened on (%s). Correct GREENQ_PROM_HOST.",
             host,
-            given or DEFAULT_PORT,
+            port,
             error,
         )
         return 0
@@ -73,8 +69,6 @@ serve.outlasts_workers = True  # type: ignore[attr-defined]  # functions take an
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    if not 0 <= port <= 65535:
-        raise ValueError("ports are 0 to 65535")
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     return family, address
 

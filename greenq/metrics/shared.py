@@ -214,11 +214,6 @@ def _name(key: tuple[str, ...]) -> bytes:
 # -- what a process is told
 
 
-def setting(name: str) -> str | None:
-    """The environment variable of this name, or of the same in lower case; None if neither is set."""
-    return os.environ.get(name) or os.environ.get(name.lower()) or None
-
-
 _fd: int | None = None
 _area_number: int | None = None
 _worker_number = 0

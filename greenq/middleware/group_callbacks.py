@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from ..errors import ConnectionError, RateLimiterBusy, ResultError, ResultFailur
 from ..logging import get_logger
 from ..message import Message
 from ..runtime import current
+from ..settings import GROUP_CALLBACK_BARRIER_TTL
 from .middleware import Middleware
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ..rate_limits import RateLimiterBackend
 
 R = TypeVar("R")
-
-DEFAULT_BARRIER_TTL_MS = 86_400_000
-ENVIRONMENT = "GREENQ_GROUP_CALLBACK_BARRIER_TTL"
 
 #: For how long a job that is done keeps its slot while the place where groups are counted is
 #: away, in seconds, and between two tries.
@@ -58,7 +55,7 @@ class GroupCallbacks(Middleware):
         self.logger = get_logger(__name__, type(self))
         self.rate_limiter_backend = rate_limiter_backend
         if barrier_ttl is None:
-            barrier_ttl = int(os.environ.get(ENVIRONMENT) or DEFAULT_BARRIER_TTL_MS)
+            barrier_ttl = GROUP_CALLBACK_BARRIER_TTL.get()
         assert barrier_ttl >= 1, "a barrier_ttl is 1 ms or more"
         self.barrier_ttl = barrier_ttl
 

@@ -13,13 +13,14 @@ import time
 from ..backoff import backoff_ms
 from ..logging import get_logger
 from ..runtime import Runtime, Timer
+from ..settings import RESTART_DELAY
 
 #: Seconds without a failure after which an outage is over.
 _STEADY_S = 1.0
 
-#: Between two tries while the broker is away. Short at the most, too: a broker that is back
-#: is to be used at once, and a try a second of each worker is nothing to it.
-_SHORTEST_PAUSE_MS, _LONGEST_PAUSE_MS = 50, 1000
+#: Between two tries while the broker is away. The longest is RESTART_DELAY, and short by default,
+#: too: a broker that is back is to be used at once, and a try a second of each worker is nothing to it.
+_SHORTEST_PAUSE_MS = 50
 
 
 def pause_s(failures: int) -> float:
@@ -28,7 +29,7 @@ def pause_s(failures: int) -> float:
     Parameters:
       failures(int): Tries that failed before this one, so 0 at the first.
     """
-    return backoff_ms(failures, min_backoff_ms=_SHORTEST_PAUSE_MS, max_backoff_ms=_LONGEST_PAUSE_MS) / 1000
+    return backoff_ms(failures, min_backoff_ms=_SHORTEST_PAUSE_MS, max_backoff_ms=RESTART_DELAY.get()) / 1000
 
 
 class Outage:
@@ -36,9 +37,13 @@ class Outage:
 
     Parameters:
       runtime(Runtime): The world.
+
+    Raises:
+      ValueError: RESTART_DELAY is no duration. Now, because later whoever waits could not be told.
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        RESTART_DELAY.get()
         self.logger = get_logger(__name__, type(self))
         self._lock = runtime.lock()
         self._runtime = runtime

@@ -12,6 +12,7 @@ from ..logging import get_logger
 from ..middleware import Middleware
 from ..names import canonical_queue_name
 from ..runtime import current
+from ..settings import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH, WORKER_TIMEOUT
 from ..verdict import Action, Verdict
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
@@ -33,9 +34,19 @@ class Worker:
     Parameters:
       broker(Broker): Whose messages to run.
       queues(set[str]): The queues to consume. Default: all that are declared, also later.
-      worker_timeout(int): Milliseconds after which an idle wait looks around.
+      worker_timeout(int): Milliseconds after which an idle wait looks around. Default: the environment
+        variable GREENQ_WORKER_TIMEOUT, else 1000.
       worker_threads(int): How many jobs may be under way at once. Default: 8.
       concurrency(int): The same by its other name, which comes first.
+
+    Attributes:
+      queue_prefetch, delay_prefetch (int): The most messages that a consumer of a queue, and of a delay
+        queue, may hold. Read when it starts; greenq's own brokers hand out as many as there are free
+        slots. Default: the environment variables GREENQ_QUEUE_PREFETCH and GREENQ_DELAY_QUEUE_PREFETCH;
+        else as many as there are slots, and a thousand for each.
+
+    Raises:
+      ValueError: A number is too small, or one of those variables is none.
     """
 
     def __init__(
@@ -43,7 +54,7 @@ class Worker:
         broker: Broker,
         *,
         queues: set[str] | None = None,
-        worker_timeout: int = 1000,
+        worker_timeout: int | None = None,
         worker_threads: int = 8,
         concurrency: int | None = None,
     ) -> None:
@@ -52,11 +63,9 @@ class Worker:
         self.runtime = current()
         self.concurrency = self._checked(concurrency if concurrency is not None else worker_threads)
         self.worker_threads = self.concurrency
-        self.worker_timeout = worker_timeout
-        #: The most messages that a consumer of a queue, and of a delay queue, may hold. Read when
-        #: it starts; greenq's own brokers hand out as many as there are free slots.
-        self.queue_prefetch = self.concurrency
-        self.delay_prefetch = min(self.concurrency * HELD_PER_SLOT, MOST_HELD)
+        self.worker_timeout = WORKER_TIMEOUT.get() if worker_timeout is None else worker_timeout
+        self.queue_prefetch = min(QUEUE_PREFETCH.get() or self.concurrency, MOST_HELD)
+        self.delay_prefetch = min(DELAY_QUEUE_PREFETCH.get() or self.concurrency * HELD_PER_SLOT, MOST_HELD)
         self.consumer_whitelist = None if queues is None else {canonical_queue_name(name) for name in queues}
         self.consumers: dict[str, ConsumerThread] = {}
         self.outage = Outage(self.runtime)

@@ -284,10 +284,17 @@ def test_the_port_and_the_host_can_be_said_in_both_spellings(run, name):
 
 
 @pytest.mark.parametrize("port", ["many", "70000"])
-def test_a_port_that_is_none_is_told_and_the_workers_work(run, folder, port):
+def test_a_port_that_is_none_ends_the_command_as_any_wrong_setting_does(run, port):
     command = run("-p", "1", GREENQ_PROM_PORT=port)
 
-    command.wait_for(f"ERROR.* Metrics are not served: 127.0.0.1:{port} is no address")
+    assert command.exit_code() == 2
+    assert f"environment variable GREENQ_PROM_PORT: '{port}' is " in command.log
+
+
+def test_a_host_that_is_none_is_told_and_the_workers_work(run, folder):
+    command = run("-p", "1", GREENQ_PROM_HOST="no such host")
+
+    command.wait_for("ERROR.* Metrics are not served: no such host:0 is no address .* Correct GREENQ_PROM_HOST")
 
     enqueue(folder, "say", "hello")
     command.wait_for("said hello")

@@ -69,16 +69,16 @@ def test_letters_are_kept_for_a_week_unless_it_is_said_otherwise(make, monkeypat
     monkeypatch.delenv("GREENQ_DEAD_MESSAGE_TTL", raising=False)
     assert make().dead_message_ttl == 7 * DAY_MS
 
-    monkeypatch.setenv("GREENQ_DEAD_MESSAGE_TTL", str(DAY_MS))
+    monkeypatch.setenv("GREENQ_DEAD_MESSAGE_TTL", "1d")
     assert make().dead_message_ttl == DAY_MS
     assert make(dead_message_ttl=5).dead_message_ttl == 5
 
 
-@pytest.mark.parametrize("value", ["7d", "-1", "1.5", "٣"])
-def test_a_time_to_keep_letters_that_is_no_number_is_refused(make, monkeypatch, value):
+@pytest.mark.parametrize("value", ["soon", "-1", "٣"])
+def test_a_time_to_keep_letters_that_is_none_is_refused(make, monkeypatch, value):
     monkeypatch.setenv("GREENQ_DEAD_MESSAGE_TTL", value)
 
-    with pytest.raises(ValueError, match="GREENQ_DEAD_MESSAGE_TTL is a number of milliseconds"):
+    with pytest.raises(ValueError, match=r"GREENQ_DEAD_MESSAGE_TTL: .* is not a duration"):
         make()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenq.cli.units import duration_ms, size_bytes
+from greenq.units import duration_ms, size_bytes
 
 
 @pytest.mark.parametrize(
