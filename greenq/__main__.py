@@ -109,6 +109,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
                 file=sys.stderr,
             )
             return ExitCode.USAGE
+        _warn_of_unknown_variables()
         supervisor = Supervisor(
             launch(options),
             fork_launch=launch_fork(options),
@@ -118,6 +119,15 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             shared_file=_shared_file(),
         )
         return supervisor.run()
+
+
+def _warn_of_unknown_variables() -> None:
+    from .cli.options import variables
+    from .logging import get_logger
+    from .settings import unknown_variables
+
+    for told in unknown_variables(variables()):
+        get_logger("greenq", "MainProcess").warning("The environment variable %s is unknown, and has no effect.", told)
 
 
 def launch(options: Options) -> Launch:

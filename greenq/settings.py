@@ -172,8 +172,8 @@ DELAY_QUEUE_PREFETCH = Setting(
     0,
     "`0`",
     _count,
-    "The same of delayed messages, for brokers that leave them to the worker (greenq's own do not); `0` for a "
-    "thousand for each job at once.",
+    "The most delayed messages of one queue that a worker process holds, on brokers that leave that to it (greenq's "
+    "own do not); `0` for a thousand for each job at once.",
 )
 RESTART_DELAY = Setting(
     "GREENQ_RESTART_DELAY",

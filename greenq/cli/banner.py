@@ -32,6 +32,7 @@ def banner(options: Options, facts: Mapping[str, Any], *, pid: int, ready_ms: in
         "pid": f"{pid}, in {options.pid_file}" if options.pid_file else pid,
         **({"lease": f"{facts['lease_ms'] / 1000:g} s"} if facts.get("lease_ms") else {}),
         "log": f"{log}, {'DEBUG' if options.verbose else 'INFO'}",
+        **({"settings": options.settings_file} if options.settings_file else {}),
     }
     return [
         f"greenq {__version__}, Python {platform.python_version()}, gevent {facts.get('gevent', '?')}",

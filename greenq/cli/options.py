@@ -1,27 +1,31 @@
-"""What `greenq-worker` was asked for: argparse in, one frozen value out.
+"""What `greenq-worker` was asked for: the one table of its options, and what they say as a frozen value.
 
-Standard library only.
+    command line  ->  environment  ->  [tool.greenq] of pyproject.toml  ->  default
+
+The first of them that says something about an option counts. An option ``--log-file`` is the
+variable ``GREENQ_LOG_FILE`` and the key ``log-file``. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
 
 from .. import __version__, settings
-from ..units import duration_ms
+from ..names import nearest_name
+from . import kinds
+from .kinds import Kind
+from .pyproject import Table, find_table
 
-DEFAULT_CONCURRENCY = 100
-DEFAULT_SHUTDOWN_TIMEOUT_MS = 600_000
-DEFAULT_WAIT_FOR_BROKER_MS = 30_000
+_DESCRIPTION = """\
+Run the jobs of a greenq application.
 
-#: Of a lease: a shorter one is lost whenever C code keeps the interpreter for a moment, and for
-#: a longer one the messages of a dead machine would wait.
-SHORTEST_LEASE_MS, LONGEST_LEASE_MS = 1_000, 86_400_000
-
-_DESCRIPTION = "Run the jobs of a greenq application."
+Each option can also be given by the environment variable in brackets, or, under its own name, in the
+table [tool.greenq] of the nearest pyproject.toml. The command line comes first, then the environment,
+then the file."""
 
 _EPILOG = """\
 examples:
@@ -46,78 +50,236 @@ exit codes:
 """
 
 
+def _cpu_count() -> int:
+    # The CPUs that this process may use: in a container that is fewer than there are.
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
-class Options:
-    """The command line as a value.
+class Option:
+    """One option, wherever it is given.
 
     Attributes:
-      broker(str): ``module`` or ``module:attribute.path``.
-      modules(tuple[str, ...]): Further modules to import.
-      processes(int): Worker processes.
-      concurrency(int): Jobs under way at once in each of them.
-      path(tuple[str, ...]): Put in front of the workers' sys.path, in this order.
-      queues(tuple[str, ...] | None): The queues to consume; None for all.
-      pid_file(str | None): Where the main process's pid is written.
-      log_file(str | None): Where the log is appended; None for standard error.
-      skip_logging(bool): Whether logging is left to the application.
-      worker_shutdown_timeout(int): Milliseconds that running jobs have at a stop.
-      wait_for_broker(int): Milliseconds for which a broker that is away is waited for at the start.
-      lease(int | None): Milliseconds after which what a dead worker held is given to others;
-        None for what the broker was made with.
-      verbose(int): 0 for INFO, more for DEBUG.
+      flags(tuple[str, ...]): How the command line names it; empty for one that stands without a name.
+      kind(Kind): What its value looks like.
+      default: What counts if nobody says anything, or a function that tells.
+      default_told(str): The same in words; empty if there is none.
+      meaning(str): What it does.
+      name(str): Of the attribute of Options.
     """
 
-    broker: str
-    modules: tuple[str, ...]
-    processes: int
-    concurrency: int
-    path: tuple[str, ...]
-    queues: tuple[str, ...] | None
-    pid_file: str | None
-    log_file: str | None
-    skip_logging: bool
-    worker_shutdown_timeout: int
-    wait_for_broker: int
-    lease: int | None
-    verbose: int
+    flags: tuple[str, ...]
+    kind: Kind
+    default: Any
+    default_told: str
+    meaning: str
+    name: str = ""
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return settings.PREFIX + self.name.upper()
+
+    @property
+    def key(self) -> str:
+        """Its key in a file."""
+        return self.name.replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        """What the help says of it."""
+        default = f" (default: {self.default_told})" if self.default_told else ""
+        return f"{self.meaning}{default} [{self.variable}]".replace("%", "%%")
+
+
+def _option(*flags: str, kind: Kind, meaning: str, default: Any = None, told: str = "") -> Any:
+    if default is None and kind is kinds.FLAG:
+        default = False
+    return field(metadata={"option": Option(flags, kind, default, told, meaning)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for, and the table of what can be.
+
+    Attributes are named after their options; times are milliseconds, None is for none.
+    """
+
+    broker: str = _option(
+        kind=kinds.MODULE,
+        meaning="module, or module:attribute of the broker in it; without one, the global broker is used",
+    )
+    modules: tuple[str, ...] = _option(
+        kind=kinds.MODULE.listed("many"),
+        meaning="further modules to import, that hold actors",
+        default=(),
+    )
+    processes: int = _option(
+        "--processes",
+        "-p",
+        kind=kinds.COUNT,
+        meaning="worker processes",
+        default=_cpu_count,
+        told="the number of CPUs",
+    )
+    concurrency: int = _option(
+        "--concurrency",
+        "-c",
+        "--threads",
+        "-t",
+        kind=kinds.COUNT,
+        meaning="jobs under way at once in each process",
+        default=100,
+        told="100",
+    )
+    path: tuple[str, ...] = _option(
+        "--path",
+        "-P",
+        kind=kinds.DIRECTORY.listed("many", separator=os.pathsep),
+        meaning="directories to import from",
+        default=(".",),
+        told=".",
+    )
+    queues: tuple[str, ...] | None = _option(
+        "--queues",
+        "-Q",
+        kind=Kind("QUEUE", str).listed("many"),
+        meaning="consume only these",
+        told="all",
+    )
+    pid_file: str | None = _option("--pid-file", kind=kinds.FILE, meaning="write the main process's pid to this file")
+    log_file: str | None = _option(
+        "--log-file", kind=kinds.FILE, meaning="append the log to this file", told="standard error"
+    )
+    skip_logging: bool = _option(
+        "--skip-logging", kind=kinds.FLAG, meaning="do not set up logging; the application does"
+    )
+    worker_shutdown_timeout: int = _option(
+        "--worker-shutdown-timeout",
+        kind=kinds.DURATION,
+        meaning="how long running jobs may take to finish at a stop",
+        default=600_000,
+        told="10m",
+    )
+    wait_for_broker: int = _option(
+        "--wait-for-broker",
+        kind=kinds.DURATION,
+        meaning="how long to wait at the start for a broker that is away; 0 for one try",
+        default=30_000,
+        told="30s",
+    )
+    lease: int | None = _option(
+        "--lease",
+        kind=kinds.LEASE,
+        meaning="give the messages of a worker whose machine died to others after this time",
+        told="as the broker was made; 15s",
+    )
+    verbose: bool = _option("--verbose", "-v", kind=kinds.FLAG, meaning="log at DEBUG", told="INFO")
+
+    #: The file that was read; None if there is none.
+    settings_file: str | None = None
+
+
+#: All options, in the order of the help.
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(**{**vars(each.metadata["option"]), "name": each.name})
+    for each in fields(Options)
+    if "option" in each.metadata
+)
+
+
+def variables() -> set[str]:
+    """The names of the options' environment variables."""
+    return {option.variable for option in OPTIONS}
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
-    """The options that these arguments stand for.
+    """The options that the command line, the environment and the project's file stand for.
 
     Parameters:
       arguments(Sequence[str]): Without the program's name. Default: those of the process.
 
     Raises:
-      SystemExit: With code 2 after telling what is wrong, with 0 after --help or --version.
+      SystemExit: With code 2 after telling what is wrong and where, with 0 after --help or --version.
     """
     parser = _parser()
     # Intermixed, so that `app -p 2 tasks` gives the module tasks to the right argument.
-    given = parser.parse_intermixed_args(arguments)
-    if given.broker is None:
-        parser.error(
-            "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
-            "It comes before --path and --queues, which take all words that follow them"
-        )
+    given = vars(parser.parse_intermixed_args(arguments))
     try:
         settings.check()
     except ValueError as error:
         parser.error(f"environment variable {error}")
-    return Options(
-        broker=given.broker,
-        modules=tuple(given.modules),
-        processes=given.processes,
-        concurrency=given.concurrency,
-        path=tuple(given.path or ["."]),
-        queues=tuple(dict.fromkeys(given.queues)) if given.queues else None,
-        pid_file=given.pid_file,
-        log_file=given.log_file,
-        skip_logging=given.skip_logging,
-        worker_shutdown_timeout=given.worker_shutdown_timeout,
-        wait_for_broker=given.wait_for_broker,
-        lease=given.lease,
-        verbose=given.verbose,
-    )
+    table = _file(parser)
+    values = {option.name: _value(option, given[option.name], table, parser.error) for option in OPTIONS}
+    if values["broker"] is None:
+        parser.error(
+            "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
+            "It comes before --path and --queues, which take all words that follow them"
+        )
+    return Options(**values, settings_file=table.path if table else None)
+
+
+def _value(option: Option, given: Any, table: Table | None, fail: Callable[[str], NoReturn]) -> Any:
+    """What the first source says that says something: an empty list says nothing."""
+    for value in _said(option, given, table, fail):
+        if not option.kind.is_list:
+            return value
+        if value:
+            return tuple(dict.fromkeys(value))
+    return option.default() if callable(option.default) else option.default
+
+
+def _said(option: Option, given: Any, table: Table | None, fail: Callable[[str], NoReturn]) -> Iterator[Any]:
+    if given is not None:
+        yield given
+    found = settings.variable(option.variable)
+    if found is not None:
+        spelling, text = found
+        try:
+            yield option.kind.from_variable(text)
+        except ValueError as error:
+            fail(f"environment variable {spelling}: {error}")
+    if table is not None and option.key in table.keys:
+        try:
+            yield option.kind.from_file(table.keys[option.key], os.path.dirname(table.path))
+        except ValueError as error:
+            fail(f"{table.path}: {option.key} in [tool.greenq]: {error}")
+
+
+def _file(parser: argparse.ArgumentParser) -> Table | None:
+    """The project's table, its keys spelled as options are."""
+    try:
+        table = find_table(os.getcwd())
+    except ValueError as error:
+        parser.error(str(error))
+    if table is None:
+        return None
+    keys: dict[str, Any] = {}
+    for spelling, value in table.keys.items():
+        key = spelling.replace("_", "-")
+        problem = _problem_with(key)
+        if key in keys:
+            problem = "is there twice, once with dashes and once with underscores"
+        if problem is not None:
+            parser.error(f"{table.path}: {spelling} in [tool.greenq] {problem}")
+        keys[key] = value
+    return Table(table.path, keys)
+
+
+def _problem_with(key: str) -> str | None:
+    """What is wrong with a key of a file, or None."""
+    known = {option.key: option.key for option in OPTIONS}
+    if key in known:
+        return None
+    variable = settings.PREFIX + key.replace("-", "_").upper()
+    if any(variable == setting.name for setting in settings.SETTINGS):
+        return f"can be set in the environment only, as {variable}, because other programs than this one read it"
+    known |= {flag.removeprefix("--"): option.key for option in OPTIONS for flag in option.flags if flag[1] == "-"}
+    nearest = nearest_name(key, known)
+    return "is no option" + (f" (did you mean {known[nearest]}?)" if nearest else "")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,109 +290,33 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add(
-        "broker",
-        metavar="BROKER",
-        nargs="?",
-        type=_module,
-        help="module, or module:attribute of the broker in it; without one, the global broker is used",
-    )
-    add("modules", metavar="MODULE", nargs="*", type=_module, help="further modules to import, that hold actors")
-    add(
-        "--processes",
-        "-p",
-        metavar="N",
-        type=_at_least_one,
-        default=_cpu_count(),
-        help="worker processes (default: the number of CPUs, %(default)s here)",
-    )
-    add(
-        "--concurrency",
-        "-c",
-        "--threads",
-        "-t",
-        metavar="N",
-        type=_at_least_one,
-        default=DEFAULT_CONCURRENCY,
-        help="jobs under way at once in each process (default: %(default)s)",
-    )
-    add("--path", "-P", nargs="*", action="extend", metavar="DIR", help="directories to import from (default: .)")
-    add("--queues", "-Q", nargs="*", action="extend", metavar="QUEUE", help="consume only these (default: all)")
-    add("--pid-file", metavar="FILE", help="write the main process's pid to this file")
-    add("--log-file", metavar="FILE", help="append the log to this file (default: standard error)")
-    add("--skip-logging", action="store_true", help="do not set up logging; the application does")
-    add(
-        "--worker-shutdown-timeout",
-        metavar="DURATION",
-        type=_duration,
-        default=DEFAULT_SHUTDOWN_TIMEOUT_MS,
-        help="how long running jobs may take to finish at a stop (default: 10m)",
-    )
-    add(
-        "--wait-for-broker",
-        metavar="DURATION",
-        type=_duration,
-        default=DEFAULT_WAIT_FOR_BROKER_MS,
-        help="how long to wait at the start for a broker that is away (default: 30s; 0: try once)",
-    )
-    add(
-        "--lease",
-        metavar="DURATION",
-        type=_lease,
-        help="give the messages of a worker whose machine died to others after this time (default: as the "
-        "broker was made; 15s)",
-    )
-    add("--verbose", "-v", action="count", default=0, help="log at DEBUG (default: INFO)")
-    add("--version", action="version", version=f"greenq {__version__}")
+    for option in OPTIONS:
+        _add(parser, option)
+    parser.add_argument("--version", action="version", version=f"greenq {__version__}")
     return parser
 
 
-def _module(text: str) -> str:
-    module = text.partition(":")[0]
-    if not module or "/" in module or module.endswith(".py"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the name of a module: give it as for an import, such as app or "
-            "package.tasks (--path says where it is), and the broker in it as app:broker"
-        )
-    return text
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    kind, how = option.kind, dict[str, Any](help=option.help, default=None)
+    if kind.takes == "none":
+        how.update(action="store_const", const=True)
+    else:
+        how.update(type=_worded(kind.read), metavar=kind.metavar)
+    if not option.flags:
+        how["metavar"] = option.name.removesuffix("s").upper()
+        parser.add_argument(option.name, nargs="*" if kind.is_list else "?", **how)
+        return
+    if kind.is_list:
+        how.update({"nargs": "*", "action": "extend"} if kind.takes == "many" else {"action": "append"})
+    parser.add_argument(*option.flags, dest=option.name, **how)
 
 
-def _at_least_one(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return number
-
-
-def _worded(convert: Callable[[str], int]) -> Callable[[str], int]:
+def _worded(read: Callable[[str], Any]) -> Callable[[str], Any]:
     # argparse keeps the text of this one exception only.
-    def converted(text: str) -> int:
+    def converted(text: str) -> Any:
         try:
-            return convert(text)
+            return read(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return converted
-
-
-_duration = _worded(duration_ms)
-
-
-@_worded
-def _lease(text: str) -> int:
-    lease_ms = duration_ms(text)
-    if not SHORTEST_LEASE_MS <= lease_ms <= LONGEST_LEASE_MS:
-        raise ValueError(f"{text!r} is {lease_ms} ms, and a lease is 1s to 24h; a plain number is milliseconds")
-    return lease_ms
-
-
-def _cpu_count() -> int:
-    # The CPUs that this process may use: in a container that is fewer than there are.
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1

@@ -186,6 +186,25 @@ def test_a_wrong_option_is_named_with_what_is_allowed(run):
     assert "--processes/-p: 'none' is not a whole number of 1 or more" in command.log
 
 
+def test_the_projects_file_and_the_environment_say_what_the_command_line_does_not(run, folder):
+    (folder / "pyproject.toml").write_text('[tool.greenq]\nbroker = "app:broker"\nprocesses = 3\nconcurrency = 7\n')
+    command = run(GREENQ_PROCESSES="1", greenq_worker_timeot="1", GREENQ_THINGS="1")
+    command.wait_until_ready()
+
+    command.wait_for("workers +1 process x 7 greenlets")
+    command.wait_for(f"settings +{folder}/pyproject.toml")
+    command.wait_for(r"WARNING\].* greenq_worker_timeot \(did you mean GREENQ_WORKER_TIMEOUT\?\) is unknown")
+    command.wait_for(r"WARNING\].* GREENQ_THINGS is unknown")
+
+
+def test_a_wrong_setting_ends_the_command_with_one_line_that_names_it(run, folder):
+    command = run("app", GREENQ_RESTART_DELAY="soon")
+
+    assert command.exit_code() == 2
+    assert "error: environment variable GREENQ_RESTART_DELAY: 'soon' is not a duration" in command.log
+    assert "Traceback" not in command.log
+
+
 def start_and_hold(run, folder):
     """The command, held on its way: nobody reads its log yet, and no worker was started."""
     os.mkfifo(folder / "log")

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import greenq
 from greenq.brokers.stub import StubBroker
+from greenq.cli.options import OPTIONS, parse_options
 from greenq.metrics.catalogue import METRICS, Labels
+from greenq.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows(page, heading):
+    """The table below a heading on a page."""
+    _, table = (ROOT / "docs" / page).read_text().split(f"{heading}\n")
+    _, *lines = table.split("\n\n")[0].splitlines()
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 
 def test_the_page_on_actors_lists_every_option_there_is():
@@ -25,10 +34,7 @@ def test_the_page_on_actors_lists_every_option_there_is():
 
 
 def test_the_page_on_metrics_lists_every_metric_as_it_is_served():
-    page = (ROOT / "docs/metrics.md").read_text()
-    _, table = page.split("| name | type | labels | unit | meaning |\n|---|---|---|---|---|\n")
-
-    documented = [tuple(line.strip("| ").split(" | ")) for line in table.split("\n\n")[0].splitlines()]
+    documented = rows("metrics.md", "| name | type | labels | unit | meaning |")
 
     assert documented == [
         (f"`{metric.name}`", metric.type, ", ".join(labels.value), metric.unit, metric.meaning)
@@ -36,6 +42,35 @@ def test_the_page_on_metrics_lists_every_metric_as_it_is_served():
         for metric in METRICS
         if metric.labels is labels
     ]
+
+
+def test_the_page_on_the_command_line_lists_every_option_with_its_names_and_default():
+    documented = rows("command-line.md", "| option | variable | key | default | meaning |")
+
+    assert documented == [
+        (
+            ", ".join(f"`{flag}`" for flag in option.flags) or option.name.removesuffix("s").upper(),
+            f"`{option.variable}`",
+            f"`{option.key}`",
+            option.default_told,
+            option.meaning,
+        )
+        for option in OPTIONS
+    ]
+
+
+def test_the_page_on_the_command_line_lists_every_other_variable():
+    documented = rows("command-line.md", "| variable | default | meaning |")
+
+    assert documented == [(f"`{each.name}`", each.default_told, each.meaning) for each in SETTINGS]
+
+
+def test_the_file_on_the_page_on_the_command_line_is_understood(tmp_path, monkeypatch):
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/command-line.md").read_text(), re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(example)
+    monkeypatch.chdir(tmp_path)
+
+    assert parse_options([]).broker == "app:broker"
 
 
 def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):

@@ -1,11 +1,14 @@
-"""The command line as a value."""
+"""The command line, the environment and the project's file as a value."""
 
 from __future__ import annotations
+
+import os
+from textwrap import dedent
 
 import pytest
 
 from greenq import __version__
-from greenq.cli.options import parse_options
+from greenq.cli.options import OPTIONS, parse_options
 
 
 def test_defaults_need_nothing_but_the_broker():
@@ -77,3 +80,187 @@ def test_version_and_help_are_told_and_end_the_command_well(capsys):
             parse_options([argument])
         assert end.value.code == 0
         assert told in capsys.readouterr().out
+
+
+# -- environment and file
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch, tmp_path):
+    """No variable of greenq's, and a current directory without a file."""
+    for name in list(os.environ):
+        if name.upper().startswith("GREENQ_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Writes the project's file."""
+
+    def write(text, folder=tmp_path):
+        (folder / "pyproject.toml").write_text(dedent(text))
+        return folder / "pyproject.toml"
+
+    return write
+
+
+def refused(capsys, *arguments):
+    """What the command says of a start with code 2."""
+    with pytest.raises(SystemExit) as end:
+        parse_options(arguments or ["app"])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_every_option_is_named_alike_in_all_places():
+    for option in OPTIONS:
+        assert option.variable == f"GREENQ_{option.key.upper().replace('-', '_')}"
+        if option.flags:
+            assert option.flags[0] == f"--{option.key}"
+
+
+def test_the_help_names_the_variable_of_every_option(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+
+    assert [option.variable for option in OPTIONS if f"[{option.variable}]" not in told] == []
+
+
+def test_the_command_line_comes_before_the_environment_and_that_before_the_file(monkeypatch, project):
+    project("[tool.greenq]\nprocesses = 3\nconcurrency = 30\nlease = '3s'\n")
+    monkeypatch.setenv("GREENQ_PROCESSES", "2")
+    monkeypatch.setenv("GREENQ_CONCURRENCY", "20")
+
+    options = parse_options(["app", "-p", "1"])
+
+    assert (options.processes, options.concurrency, options.lease) == (1, 20, 3000)
+    assert options.wait_for_broker == 30_000
+
+
+def test_variables_say_the_same_as_options(monkeypatch):
+    said = {
+        "broker": "app:broker",
+        "modules": "tasks, package.mail",
+        "path": f"src{os.pathsep}lib",
+        "queues": "a, b,a,",
+        "pid_file": "pid",
+        "log_file": "log",
+        "skip_logging": "yes",
+        "worker_shutdown_timeout": "5m",
+        "verbose": "1",
+    }
+    for name, text in said.items():
+        monkeypatch.setenv(f"GREENQ_{name.upper()}", text)
+
+    assert parse_options([]) == parse_options(
+        [
+            *("app:broker", "tasks", "package.mail", "--path", "src", "lib", "--queues", "a", "b"),
+            *("--pid-file=pid", "--log-file=log", "--skip-logging", "--worker-shutdown-timeout=300000", "--verbose"),
+        ]
+    )
+
+
+def test_a_variable_in_lower_case_and_a_flag_that_is_off_count(monkeypatch, project):
+    project("[tool.greenq]\nverbose = true\n")
+    monkeypatch.setenv("greenq_processes", "7")
+    monkeypatch.setenv("GREENQ_VERBOSE", "off")
+
+    assert (parse_options(["app"]).processes, parse_options(["app"]).verbose) == (7, False)
+
+
+def test_a_file_says_the_same_as_options_and_its_paths_begin_where_it_is(project, tmp_path, monkeypatch):
+    path = project("""
+        [tool.greenq]
+        broker = "app:broker"
+        modules = ["tasks"]
+        path = ["src", "/lib"]
+        queues = ["a", "b"]
+        log_file = "logs/greenq.log"
+        worker-shutdown-timeout = "5m"
+        wait-for-broker = 500
+        skip-logging = true
+    """)
+    (tmp_path / "below" / "it").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "below" / "it")
+
+    options = parse_options([])
+
+    assert options.settings_file == str(path)
+    assert (options.broker, options.modules, options.queues) == ("app:broker", ("tasks",), ("a", "b"))
+    assert options.path == (str(tmp_path / "src"), "/lib")
+    assert options.log_file == str(tmp_path / "logs/greenq.log")
+    assert (options.worker_shutdown_timeout, options.wait_for_broker, options.skip_logging) == (300_000, 500, True)
+
+
+def test_the_nearest_file_with_the_table_counts(project, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    project("[tool.greenq]\nprocesses = 3\n")
+    project("[project]\nname = 'package'\ndependencies = ['greenq']\n", package)
+    monkeypatch.chdir(package)
+    assert parse_options(["app"]).processes == 3
+
+    project("[tool.greenq]\nconcurrency = 4\n", package)
+    assert parse_options(["app"]).concurrency == 4
+    assert parse_options(["app"]).settings_file == str(package / "pyproject.toml")
+
+
+def test_an_empty_list_says_nothing(monkeypatch, project):
+    project("[tool.greenq]\nqueues = []\n")
+    monkeypatch.setenv("GREENQ_QUEUES", " , ")
+
+    assert parse_options(["app", "-Q"]).queues is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("GREENQ_PROCESSES", "0", "'0' is not a whole number of 1 or more"),
+        ("greenq_lease", "30", "'30' is 30 ms, and a lease is 1s to 24h"),
+        ("GREENQ_MODULES", "a,b.py", "'b.py' is not the name of a module"),
+        ("GREENQ_VERBOSE", "loud", "'loud' is neither of 1 and 0"),
+        ("GREENQ_PROM_PORT", "many", "'many' is not a whole number"),
+    ],
+)
+def test_a_wrong_variable_is_named(monkeypatch, capsys, name, text, told):
+    monkeypatch.setenv(name, text)
+
+    assert f"environment variable {name}: {told}" in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("processes = 0", "processes in [tool.greenq]: '0' is not a whole number of 1 or more"),
+        ("processes = true", "processes in [tool.greenq]: True is not a whole number"),
+        ("processes = 'two'", "processes in [tool.greenq]: 'two' is not a whole number"),
+        ("lease = 1.5", "lease in [tool.greenq]: 1.5 is not a duration"),
+        ("queues = 'a'", "queues in [tool.greenq]: 'a' is not a list: write it as [\"QUEUE\", ...]"),
+        ("queues = [1]", "queues in [tool.greenq]: 1 is not a string"),
+        ("verbose = 1", "verbose in [tool.greenq]: 1 is not true or false"),
+        ("proceses = 1", "proceses in [tool.greenq] is no option (did you mean processes?)"),
+        ("threads = 1", "threads in [tool.greenq] is no option (did you mean concurrency?)"),
+        ("wholly-other = 1", "wholly-other in [tool.greenq] is no option\n"),
+        ("prom_port = 1", "prom_port in [tool.greenq] can be set in the environment only, as GREENQ_PROM_PORT"),
+        ("log-file = 'a'\nlog_file = 'b'", "log_file in [tool.greenq] is there twice"),
+        ("processes = ", "cannot be read: Invalid value (at line 2, column 13)"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(project, capsys, line, told):
+    path = project(f"[tool.greenq]\n{line}\n")
+
+    assert f"error: {path}: {told}".replace(": cannot", " cannot") in refused(capsys)
+
+
+def test_a_table_that_is_none_is_told(project, capsys):
+    path = project("tool.greenq = 5\n")
+
+    assert f"{path}: tool.greenq is not a table" in refused(capsys)
+
+
+def test_a_file_that_does_not_speak_of_greenq_is_not_looked_into(project):
+    project("[[[ this is no TOML")
+
+    assert parse_options(["app"]).settings_file is None

@@ -1,0 +1,73 @@
+"""Finds and reads the table [tool.greenq] of a project's pyproject.toml.
+
+Knows no option: see options.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+#: The name of the file, and what a file that has the table contains.
+FILE_NAME = "pyproject.toml"
+_MARK = b"greenq"
+
+
+class Table(NamedTuple):
+    """What a file says.
+
+    Attributes:
+      path(str): The file.
+      keys(dict[str, Any]): The table.
+    """
+
+    path: str
+    keys: dict[str, Any]
+
+
+def find_table(directory: str) -> Table | None:
+    """The nearest one from a directory upwards; None if there is none.
+
+    A file without the table is passed over, as that of one package in a repository of several.
+
+    Raises:
+      ValueError: A file that seems to have it cannot be read; names the file.
+    """
+    for folder in _upwards(os.path.abspath(directory)):
+        path = os.path.join(folder, FILE_NAME)
+        if os.path.isfile(path):
+            keys = _read(path)
+            if keys is not None:
+                return Table(path, keys)
+    return None
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    yield folder
+    while (parent := os.path.dirname(folder)) != folder:
+        folder = parent
+        yield folder
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if _MARK not in content:
+        return None  # nor is a parser imported for it, or an error found in what is none of ours
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        tool = tomllib.loads(content.decode()).get("tool", {})
+    except ValueError as error:  # no UTF-8, or no TOML
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    keys = tool.get("greenq") if isinstance(tool, dict) else None
+    if keys is None or isinstance(keys, dict):
+        return keys
+    raise ValueError(f"{path}: tool.greenq is not a table: write [tool.greenq], and the options below it")
