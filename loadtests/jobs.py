@@ -30,9 +30,9 @@ import greenq
 from greenq.middleware.prometheus import Prometheus
 
 #: Whether the middleware Prometheus counts, too.
-METRICS_VARIABLE = "GREENQ_LOADTEST_METRICS"
+METRICS_VARIABLE = "LOADTEST_METRICS"
 #: How many queues a worker consumes.
-QUEUES_VARIABLE = "GREENQ_LOADTEST_QUEUES"
+QUEUES_VARIABLE = "LOADTEST_QUEUES"
 
 SENDERS = 50
 BATCH = 1000

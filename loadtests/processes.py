@@ -66,7 +66,7 @@ class Bench:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]),
             "GREENQ_BROKER_URL": self.url,
-            "GREENQ_LOADTEST_QUEUES": str(queues),
+            "LOADTEST_QUEUES": str(queues),
             PIPE_VARIABLE: str(pipe_path),
             COUNT_VARIABLE: str(count),
         }

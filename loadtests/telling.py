@@ -12,9 +12,9 @@ import os
 import time
 
 #: The pipe to the benchmark.
-PIPE_VARIABLE = "GREENQ_LOADTEST_PIPE"
+PIPE_VARIABLE = "LOADTEST_PIPE"
 #: How many jobs the benchmark waits for.
-COUNT_VARIABLE = "GREENQ_LOADTEST_COUNT"
+COUNT_VARIABLE = "LOADTEST_COUNT"
 
 #: As the benchmark says.
 expected = int(os.environ.get(COUNT_VARIABLE, "0"))
