@@ -98,7 +98,11 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             if options.pid_file is not None:
                 held.enter_context(PidFile(options.pid_file))
             if not options.skip_logging:
-                configure(level=logging.DEBUG if options.verbose else logging.INFO, log_file=options.log_file)
+                configure(
+                    level=logging.DEBUG if options.verbose else logging.INFO,
+                    log_file=options.log_file,
+                    log_format=options.log_format,
+                )
         except PidFileError as error:
             print(f"greenq-worker: {error}", file=sys.stderr)
             return ExitCode.PID_FILE

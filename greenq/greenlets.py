@@ -6,10 +6,12 @@ Everything of ours takes gevent from here.
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.event import Event as GeventEvent
@@ -19,6 +21,8 @@ from greenlet import GreenletExit, getcurrent
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
@@ -281,6 +285,44 @@ def contain_exits() -> None:
     that a job has spawned would end the whole process, with all the other jobs in it.
     """
     gevent.get_hub().SYSTEM_ERROR = ()
+
+
+def hand_down(variable: contextvars.ContextVar[T | None], as_seen_below: Callable[[T], T]) -> None:
+    """Have what this variable says seen in greenlets and threads that are started where it says it.
+
+    gevent starts each in an empty context. Not in those of a pool: they outlive whoever happened to
+    be the first to need them, and work for others.
+
+    Parameters:
+      variable(ContextVar): None is not handed down, nor is anything else of the context.
+      as_seen_below(Callable): Makes what they see of its value.
+    """
+
+    def give(greenlet: gevent.Greenlet[..., Any]) -> None:
+        value = variable.get(None)
+        if value is None or greenlet.gr_context is not None or _is_of_a_pool(greenlet):
+            return
+        context = contextvars.Context()
+        context.run(variable.set, as_seen_below(value))
+        greenlet.gr_context = context
+
+    gevent.Greenlet.add_spawn_callback(give)
+
+
+def _is_of_a_pool(greenlet: gevent.Greenlet[..., Any]) -> bool:
+    thread = getattr(getattr(greenlet, "_run", None), "__self__", None)
+    target = getattr(thread, "_target", None)
+    return getattr(target, "__module__", None) in ("concurrent.futures.thread", "multiprocessing.pool")
+
+
+def log_failures(logger: logging.Logger) -> None:
+    """Have what greenlets fail of logged, instead of printed."""
+
+    def log(context: object, kind: Any, value: Any, traceback: Any) -> None:
+        name = getattr(context, "name", None) or type(context).__name__
+        logger.error("Greenlet %s failed.", name, exc_info=value if isinstance(value, BaseException) else None)
+
+    gevent.get_hub().print_exception = log  # type: ignore[method-assign, assignment]  # each hub has its own way, or this
 
 
 runtime = GreenletRuntime()

@@ -1,4 +1,4 @@
-"""How the processes of `greenq-worker` write their log: one event, one line, one write.
+"""How the processes of `greenq-worker` write their log: one event, one line, one write; as text or as JSON.
 
 Every process writes for itself, to the standard error that all of them inherited or to
 a file opened for appending. One write call a record keeps lines whole without anybody
@@ -9,10 +9,17 @@ Standard library only.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import re
+import threading
+import time
 from collections.abc import Callable
+from typing import Any
+
+from . import logged_job
 
 _STDERR = 2
 
@@ -26,12 +33,24 @@ _PASSWORD_IN_URL = re.compile(r"(://[^\s:@/]*):\S*@")
 _PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|secret|token)=)[^&\s'\"]*", re.IGNORECASE)
 
 
-def configure(*, level: int, log_file: str | None = None, task_name: Callable[[], str] | None = None) -> None:
+#: What every record has; anything else was given to it as ``extra``.
+_USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+
+
+def configure(
+    *,
+    level: int,
+    log_file: str | None = None,
+    log_format: str = "text",
+    task_name: Callable[[], str] | None = None,
+) -> None:
     """Have the root logger write lines.
 
     Parameters:
       level(int): The lowest level that is written.
       log_file(str): A file to append to. Default: standard error.
+      log_format(str): ``text``, or ``json``: then Python's warnings, and what threads fail of, are logged too
+        instead of being printed.
       task_name(Callable[[], str]): Names whoever logs. Default: the thread's name.
 
     Raises:
@@ -41,10 +60,21 @@ def configure(*, level: int, log_file: str | None = None, task_name: Callable[[]
     if log_file is not None:
         fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     handler = LineHandler(fd)
-    handler.setFormatter(LineFormatter(task_name))
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter(task_name))
+        logging.captureWarnings(True)
+        threading.excepthook = _log_end_of_thread
+    else:
+        handler.setFormatter(LineFormatter(task_name))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
+
+
+def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_type is not SystemExit and ended.exc_value is not None:
+        name = ended.thread.name if ended.thread is not None else "that is gone"
+        logging.getLogger("threading").error("Thread %s failed.", name, exc_info=ended.exc_value)
 
 
 def log_with_details(logger: logging.Logger, level: int, message: str, details: str) -> None:
@@ -111,3 +141,52 @@ class LineFormatter(logging.Formatter):
             if details:
                 text += "\n" + without_password(details.rstrip("\n")).translate(_CONTROL_IN_TRACEBACKS)
         return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object: time (UTC), level, logger, pid, task, message.
+
+    Where they apply: what the job is marked with in which it was made (see logged_job.py), exception,
+    stack, and what was given to it as ``extra``. Passwords in URLs are masked.
+    """
+
+    def __init__(self, task_name: Callable[[], str] | None = None) -> None:
+        super().__init__()
+        self._task_name = task_name
+
+    def format(self, record: logging.LogRecord) -> str:
+        task = self._task_name() if self._task_name is not None else record.threadName
+        seconds, milliseconds = divmod(int(record.created * 1000), 1000)
+        document: dict[str, Any] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": record.process,
+            "task": task,
+            "message": without_password(record.getMessage()),
+        }
+        job = logged_job.current.get()
+        if job is not None:
+            document.update(job.fields)
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        for name, details in (("exception", record.exc_text), ("stack", record.stack_info)):
+            if details:
+                document[name] = without_password(details.rstrip("\n"))
+        extra = {name: _plain(value) for name, value in vars(record).items() if name not in _USUAL}
+        if extra:
+            document["extra"] = extra
+        return json.dumps(document)  # in ASCII: some readers end a line at U+2028
+
+
+def _plain(value: Any) -> Any:
+    """The same if JSON can say it, otherwise how it is printed."""
+    if isinstance(value, str):
+        return without_password(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return without_password(repr(value))
+    return value

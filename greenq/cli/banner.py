@@ -31,7 +31,7 @@ def banner(options: Options, facts: Mapping[str, Any], *, pid: int, ready_ms: in
         "workers": f"{_counted(options.processes, 'process', 'es')} x {_counted(options.concurrency, 'greenlet', 's')}",
         "pid": f"{pid}, in {options.pid_file}" if options.pid_file else pid,
         **({"lease": f"{facts['lease_ms'] / 1000:g} s"} if facts.get("lease_ms") else {}),
-        "log": f"{log}, {'DEBUG' if options.verbose else 'INFO'}",
+        "log": f"{log}, {'DEBUG' if options.verbose else 'INFO'}, as {options.log_format}",
         **({"settings": options.settings_file} if options.settings_file else {}),
     }
     return [

@@ -111,6 +111,12 @@ def _lease(text: str) -> int:
     return lease_ms
 
 
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError(f"{text!r} is neither text nor json")
+    return text
+
+
 def _yes_or_no(text: str) -> bool:
     if text.lower() in _YES:
         return True
@@ -124,6 +130,6 @@ MODULE = Kind("MODULE", _module)
 COUNT = Kind("N", _at_least_one, "a whole number", (int,))
 DURATION = Kind("DURATION", duration_ms, "a duration, such as 500 or '30s'", (int, str))
 LEASE = replace(DURATION, read=_lease)
-TEXT = Kind("TEXT", str)
+LOG_FORMAT = Kind("FORMAT", _log_format)
 FILE = Kind("FILE", str, is_path=True)
 DIRECTORY = replace(FILE, metavar="DIR")

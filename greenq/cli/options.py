@@ -154,6 +154,13 @@ class Options:
     log_file: str | None = _option(
         "--log-file", kind=kinds.FILE, meaning="append the log to this file", told="standard error"
     )
+    log_format: str = _option(
+        "--log-format",
+        kind=kinds.LOG_FORMAT,
+        meaning="text, or json: one object a line, marked with the job that it is of",
+        default="text",
+        told="text",
+    )
     skip_logging: bool = _option(
         "--skip-logging", kind=kinds.FLAG, meaning="do not set up logging; the application does"
     )

@@ -88,7 +88,7 @@ def _set_up(command: dict[str, Any]) -> None:
     sys.path[:0] = [os.path.abspath(path) for path in options["path"]]
     if not options["skip_logging"]:
         level = logging.DEBUG if options["verbose"] else logging.INFO
-        configure(level=level, log_file=options["log_file"])
+        configure(level=level, log_file=options["log_file"], log_format=options["log_format"])
 
 
 def _find(name: str) -> Callable[[], Any]:

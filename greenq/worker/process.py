@@ -22,17 +22,19 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from .. import errors
+from .. import errors, logged_job
 from ..exit_codes import ExitCode
-from ..greenlets import contain_exits, share_asyncio
+from ..greenlets import contain_exits, hand_down, log_failures, share_asyncio
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
+from ..logged_job import LoggedJob
 from ..logging import get_logger
 from ..metrics import shared
 from ..runtime import current
 from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
+from .job_marks import JobMarks
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -165,6 +167,7 @@ class WorkerProcess:
             configure(
                 level=logging.DEBUG if self.options["verbose"] else logging.INFO,
                 log_file=self.options["log_file"],
+                log_format=self.options["log_format"],
                 task_name=self._runtime.task_name,
             )
 
@@ -209,6 +212,7 @@ class WorkerProcess:
         self._set_lease()
         self._connect()
         middleware = [type(each).__name__ for each in self.broker.middleware]
+        self._mark_log()
         queues = self.options["queues"]
         self.worker = Worker(
             self.broker,
@@ -241,6 +245,15 @@ class WorkerProcess:
             self.broker.set_lease(lease_ms)
         except (ValueError, RuntimeError) as error:
             raise CannotStart(ExitCode.USAGE, f"--lease cannot be used here: {error}") from error
+
+    def _mark_log(self) -> None:
+        """If the log is JSON, have it tell which job each record is of."""
+        if self.options["skip_logging"] or self.options["log_format"] != "json":
+            return
+        first = type(self.broker.middleware[0]) if self.broker.middleware else None
+        self.broker.add_middleware(JobMarks(), before=first)
+        hand_down(logged_job.current, LoggedJob.seen_below)
+        log_failures(get_logger("greenq", "Greenlets"))
 
     def _connect(self) -> None:
         # The worker's own consumers try for as long as it takes, which is right for an outage

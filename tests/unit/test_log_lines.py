@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
+import json
 import logging
 import os
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from greenq.log_lines import LineFormatter, LineHandler, log_with_details, without_password
+from greenq import logged_job
+from greenq.log_lines import JsonFormatter, LineFormatter, LineHandler, log_with_details, without_password
+from greenq.logged_job import LoggedJob
 
 
 @pytest.fixture
@@ -80,3 +85,88 @@ def test_a_reader_that_went_away_fails_nothing():
 )
 def test_passwords_in_urls_are_masked(text, expected):
     assert without_password(text) == expected
+
+
+# -- as JSON
+
+
+@pytest.fixture
+def as_json():
+    """A logger, and the objects it has written."""
+    read_fd, write_fd = os.pipe()
+    logger = logging.Logger("a.logger")
+    handler = LineHandler(write_fd)
+    handler.setFormatter(JsonFormatter(lambda: "a task"))
+    logger.addHandler(handler)
+    yield logger, lambda: [json.loads(line) for line in os.read(read_fd, 65536).decode().splitlines()]
+    os.close(read_fd)
+    os.close(write_fd)
+
+
+def test_a_record_is_one_json_object(as_json):
+    logger, written = as_json
+    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)
+    logger.warning("Something %s\nredis://me:secret@host \x1b \u2028 é \ud800", "happened")
+
+    (document,) = written()
+    assert before <= datetime.fromisoformat(document.pop("time").replace("Z", "+00:00")) <= datetime.now(timezone.utc)
+    assert document == {
+        "level": "WARNING",
+        "logger": "a.logger",
+        "pid": os.getpid(),
+        "task": "a task",
+        "message": "Something happened\nredis://me:***@host \x1b \u2028 é \ud800",
+    }
+
+
+def test_an_exception_a_stack_and_details_are_fields_of_their_own(as_json):
+    logger, written = as_json
+    try:
+        raise ValueError("redis://me:secret@host")
+    except ValueError:
+        logger.exception("It failed.", stack_info=True)
+    log_with_details(logger, logging.ERROR, "It failed.", "one\ntwo")
+
+    first, second = written()
+    assert first["message"] == "It failed."
+    assert first["exception"].startswith("Traceback (most recent call last):\n")
+    assert first["exception"].endswith("\nValueError: redis://me:***@host")
+    assert first["stack"].startswith("Stack (most recent call last):\n")
+    assert (second["message"], second["exception"]) == ("It failed.", "one\ntwo")
+
+
+def test_what_a_record_is_given_beside_its_message_is_kept_whatever_it_is(as_json):
+    logger, written = as_json
+    itself = []
+    itself.append(itself)
+    given = {"order": 5, "tags": ["a"], "what": object, "far": float("inf"), "itself": itself, "url": "x://me:pw@host"}
+    logger.warning("Bought.", extra={**given, "actor": "a person"})
+
+    (document,) = written()
+    assert document["extra"] == {
+        "order": 5,
+        "tags": ["a"],
+        "what": "<class 'object'>",
+        "far": "inf",
+        "itself": "[[...]]",
+        "url": "x://me:***@host",
+        "actor": "a person",
+    }
+
+
+def test_a_record_is_marked_with_its_job_and_below_it_until_that_is_over(as_json):
+    logger, written = as_json
+    job = LoggedJob({"message_id": "1"})
+    below = job.seen_below().seen_below()
+
+    def log(seen):
+        logged_job.current.set(seen)
+        logger.warning("Something happened.")
+
+    for seen in (None, job, below):
+        contextvars.Context().run(log, seen)
+    job.is_over = True
+    for seen in (job, below):
+        contextvars.Context().run(log, seen)
+
+    assert [document.get("message_id") for document in written()] == [None, "1", "1", "1", None]
