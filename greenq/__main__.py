@@ -119,6 +119,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             fork_launch=launch_fork(options),
             processes=options.processes,
             stop_timeout_ms=options.worker_shutdown_timeout,
+            fork_timeout_ms=options.worker_fork_timeout,
             announce=_Announcer(options, started_s),
             shared_file=_shared_file(),
         )
@@ -146,7 +147,7 @@ def launch(options: Options) -> Launch:
 
 
 def launch_fork(options: Options) -> Launch:
-    """How a process beside the workers is started, which runs a fork function of a middleware."""
+    """How a process beside the workers is started, which runs a fork function."""
     return replace(launch(options), command=(sys.executable, "-c", _FORK, "greenq-fork", options.broker))
 
 

@@ -16,6 +16,9 @@ from ..units import duration_ms
 #: a longer one the messages of a dead machine would wait.
 SHORTEST_LEASE_MS, LONGEST_LEASE_MS = 1_000, 86_400_000
 
+#: The same as in the API reference.
+SHORTEST_FORK_TIMEOUT_MS, LONGEST_FORK_TIMEOUT_MS = 10, 1_800_000
+
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -111,6 +114,20 @@ def _lease(text: str) -> int:
     return lease_ms
 
 
+def _fork_timeout(text: str) -> int:
+    timeout_ms = duration_ms(text)
+    if not SHORTEST_FORK_TIMEOUT_MS <= timeout_ms <= LONGEST_FORK_TIMEOUT_MS:
+        raise ValueError(f"{text!r} is {timeout_ms} ms, and this is 10ms to 30m; a plain number is milliseconds")
+    return timeout_ms
+
+
+def _function(text: str) -> str:
+    module, _, name = text.partition(":")
+    if not module or not name or "/" in module:
+        raise ValueError(f"{text!r} is not the name of a function: give it as module:function, such as app:watch_disk")
+    return text
+
+
 def _log_format(text: str) -> str:
     if text not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -130,6 +147,8 @@ MODULE = Kind("MODULE", _module)
 COUNT = Kind("N", _at_least_one, "a whole number", (int,))
 DURATION = Kind("DURATION", duration_ms, "a duration, such as 500 or '30s'", (int, str))
 LEASE = replace(DURATION, read=_lease)
+FORK_TIMEOUT = replace(DURATION, read=_fork_timeout)
+FUNCTION = Kind("MODULE:FUNCTION", _function)
 LOG_FORMAT = Kind("FORMAT", _log_format)
 FILE = Kind("FILE", str, is_path=True)
 DIRECTORY = replace(FILE, metavar="DIR")

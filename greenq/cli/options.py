@@ -164,6 +164,25 @@ class Options:
     skip_logging: bool = _option(
         "--skip-logging", kind=kinds.FLAG, meaning="do not set up logging; the application does"
     )
+    use_spawn: bool = _option(
+        "--use-spawn",
+        kind=kinds.FLAG,
+        meaning="of no effect: worker processes are always fresh interpreters, which this asks for elsewhere",
+    )
+    fork_function: tuple[str, ...] = _option(
+        "--fork-function",
+        "-f",
+        kind=kinds.FUNCTION.listed("repeated"),
+        meaning="run this function in a process of its own beside the workers; can be given several times",
+        default=(),
+    )
+    worker_fork_timeout: int = _option(
+        "--worker-fork-timeout",
+        kind=kinds.FORK_TIMEOUT,
+        meaning="how long such processes wait for all workers to be ready, from when the first one is",
+        default=30_000,
+        told="30s",
+    )
     worker_shutdown_timeout: int = _option(
         "--worker-shutdown-timeout",
         kind=kinds.DURATION,

@@ -1,9 +1,9 @@
-"""The processes beside the workers: one for each fork function of a middleware.
+"""The processes beside the workers: one for each fork function, of a middleware or of the command line.
 
-They are started when the first worker is ready, because it is the workers that know the
-functions. One that returns 0 has done what it was for; one that fails is started again, later
-each time, and never given up: the workers do not need it. Those that outlast the workers are
-told to end when the last worker has.
+They are started when the workers are ready, because these know the functions. One that
+returns 0 has done what it was for; one that fails is started again, later each time, and never
+given up: the workers do not need it. Those that outlast the workers are told to end when the
+last worker has.
 
 Decides and starts; the supervisor reaps, and keeps the time.
 """

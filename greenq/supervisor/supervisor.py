@@ -77,6 +77,8 @@ class Supervisor:
         new one, and False.
       restart_delays_s(Sequence[float]): Seconds to wait after each death in a row in one
         place. The death after the last of them is one too many.
+      fork_timeout_ms(int): Milliseconds after the first worker was ready in which those processes
+        wait for the others.
       fork_launch(Launch): How a process beside them is started that runs a fork function.
         Default: none is.
       shared_file(SharedFile): In which workers count. Default: none.
@@ -91,6 +93,7 @@ class Supervisor:
         announce: Callable[[Mapping[str, Any], bool], None],
         restart_delays_s: Sequence[float] = RESTART_DELAYS_S,
         fork_launch: Launch | None = None,
+        fork_timeout_ms: int = 30_000,
         shared_file: SharedFile | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
@@ -108,6 +111,9 @@ class Supervisor:
             on_start=self._watch_fork,
             shared_fd=None if shared_file is None else shared_file.fd,
         )
+        self._fork_timeout_s = fork_timeout_ms / 1000
+        self._forks_to_start: Sequence[Mapping[str, Any]] = ()
+        self._start_forks_at: float | None = None
         self._orphans: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
@@ -288,11 +294,19 @@ class Supervisor:
         if not self._was_ready:
             self._was_ready = True
             self._announce(facts, True)
-            self._forks.run(facts.get("forks", ()))
+            self._forks_to_start = facts.get("forks", ())
+            self._start_forks_at = time.monotonic() + self._fork_timeout_s
+        if self._start_forks_at is not None and all(place.child and place.child.ready_at for place in self._places):
+            self._start_forks()
         if self._reloading and all(place.newcomer and place.newcomer.ready_at for place in self._places):
             self._announce(facts, False)
             self._finish_reload()
-            self._forks.run(facts.get("forks", ()))
+            self._forks_to_start = facts.get("forks", ())
+            self._start_forks()
+
+    def _start_forks(self) -> None:
+        self._start_forks_at = None
+        self._forks.run(self._forks_to_start)
 
     # -- deaths
 
@@ -451,6 +465,8 @@ class Supervisor:
         due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
         due += [child.kill_at for child in self._all() if child.kill_at is not None]
         due += self._forks.next_due()
+        if self._start_forks_at is not None:
+            due.append(self._start_forks_at)
         if self._give_up_at is not None:
             due.append(self._give_up_at)
         if self._orphans:
@@ -467,4 +483,6 @@ class Supervisor:
         for place in self._places:
             if place.restart_at is not None and place.restart_at <= now and self._exit_code is None:
                 self._fill(place)
+        if self._start_forks_at is not None and self._start_forks_at <= now:
+            self._start_forks()
         self._forks.do_what_is_due()

@@ -1,4 +1,4 @@
-"""Runs a fork function of a middleware in a process of its own, beside the workers.
+"""Runs a fork function, of a middleware or of the command line, in a process of its own, beside the workers.
 
 The process is a fresh interpreter, as a worker's is, but gevent does not patch it: a fork
 function is plain Python, and may use threads. It finds its function by name, as the supervisor
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,13 @@ _ORPHAN_S = 10.0
 _logger = get_logger("greenq", "ForkProcess")
 
 
-def forks_of(broker: Broker) -> list[dict[str, Any]]:
-    """The fork functions of a broker's middleware, as the supervisor is told of them: each once."""
-    found: dict[str, dict[str, Any]] = {}
+def forks_of(broker: Broker, named: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The fork functions of a broker's middleware, and some more, as the supervisor is told of them: each once.
+
+    Parameters:
+      named(Iterable[str]): Those of the command line, as ``module:function``.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"function": name, "outlasts_workers": False} for name in named}
     for middleware in broker.middleware:
         for function in getattr(middleware, "forks", ()):  # a middleware need not be derived from ours
             name = f"{function.__module__}:{function.__qualname__}"

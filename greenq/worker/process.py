@@ -232,7 +232,7 @@ class WorkerProcess:
             actors=len(self.broker.get_declared_actors()),
             middleware=middleware,
             modules=[self.options["broker"], *self.options["modules"]],
-            forks=forks_of(self.broker),
+            forks=forks_of(self.broker, self.options["fork_function"]),
             gevent=sys.modules["gevent"].__version__,
         )
         self.logger.info("Worker process is ready.")

@@ -169,6 +169,61 @@ def test_a_reload_starts_fork_functions_anew(run):
     assert command.matches(r"cleaned up in (\d+)") == [first]
 
 
+def test_functions_of_the_command_line_run_as_those_of_middleware_do_and_each_once(run):
+    command = run("app.stay", "-p", "1", "-f", "app:return_at_once", "--fork=app:stay", "-f", "app:fail_once")
+    command.wait_for("has returned, and is not started again", 2)
+    command.wait_for("stays in")
+
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 0
+    assert len(command.matches("stays in")) == 1
+    assert len(command.matches("works now")) == 1
+    assert len(command.matches("cleaned up")) == 1
+
+
+def test_a_function_of_the_command_line_that_is_not_there_is_told_and_the_workers_work(run, folder):
+    command = run("", "-p", "1", "-f", "app:no_such_function")
+    command.wait_for(r"ERROR.* could not find the fork function 'app:no_such_function'")
+
+    enqueue(folder, "say", "hello")
+    command.wait_for("said hello")
+
+
+SECOND_WORKER_WAITS = """
+import os, time
+import app
+try:
+    (app.HERE / "first").mkdir()
+except FileExistsError:
+    app.tell("waits")
+    while not (app.HERE / "go").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_fork_functions_wait_until_all_workers_are_ready(run, folder):
+    write_module(folder, "slow", SECOND_WORKER_WAITS)
+    command = run("app.return_at_once", "slow", "-p", "2", "--verbose")
+    command.wait_until_ready()
+    enqueue(folder, "say", "hello")
+    command.wait_for("said hello")
+    assert not command.matches("Fork .* was started")
+
+    (folder / "go").touch()
+
+    command.wait_for("Fork .* was started")
+
+
+def test_fork_functions_wait_no_longer_than_the_timeout(run, folder):
+    write_module(folder, "slow", SECOND_WORKER_WAITS)
+    command = run("app.return_at_once", "slow", "-p", "2", "--worker-fork-timeout", "50ms", "--use-spawn")
+
+    command.wait_for("returned in")
+
+    assert len(command.wait_until_ready()) == 1
+
+
 def test_a_function_never_runs_twice_at_once_however_fast_reloads_follow(run, folder):
     write_module(
         folder,

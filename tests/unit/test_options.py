@@ -38,10 +38,12 @@ def test_lists_take_several_words_and_may_be_repeated():
 
     assert options.queues == ("a", "b", "c")
     assert options.path == ("src", "lib")
+    assert parse_options(["app", "-f", "a:b", "--fork", "c:d.e"]).fork_function == ("a:b", "c:d.e")
 
 
 def test_durations_have_units_and_options_may_be_abbreviated():
     assert parse_options(["app", "--worker-sh=30s"]).worker_shutdown_timeout == 30_000
+    assert parse_options(["app", "--worker-fork-timeout", "1_000"]).worker_fork_timeout == 1000
     assert parse_options(["app", "--worker-shutdown-timeout", "600_000"]).worker_shutdown_timeout == 600_000
     assert parse_options(["app", "--wait-for-broker", "0"]).wait_for_broker == 0
     assert parse_options(["app", "--lease", "1.5s", "--wait=2m"]).lease == 1_500
@@ -59,6 +61,9 @@ def test_durations_have_units_and_options_may_be_abbreviated():
         (["app", "--wait-for-broker", "long"], ["--wait-for-broker", "'long'", "30s"]),
         (["app", "--lease", "30"], ["--lease", "'30' is 30 ms", "1s to 24h", "plain number is milliseconds"]),
         (["app", "--lease", "25h"], ["--lease", "'25h'", "1s to 24h"]),
+        (["app", "--worker-fork-timeout", "9"], ["--worker-fork-timeout", "'9' is 9 ms", "10ms to 30m"]),
+        (["app", "--worker-fork-timeout", "1_800_001"], ["--worker-fork-timeout", "10ms to 30m"]),
+        (["app", "-f", "watch"], ["--fork-function", "'watch' is not the name of a function", "module:function"]),
         (["app", "--lease", "short"], ["--lease", "'short'", "30s"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
         ([":broker"], ["':broker'", "name of a module"]),
@@ -148,6 +153,7 @@ def test_variables_say_the_same_as_options(monkeypatch):
         "pid_file": "pid",
         "log_file": "log",
         "skip_logging": "yes",
+        "fork_function": "a:b,c:d",
         "worker_shutdown_timeout": "5m",
         "verbose": "1",
     }
@@ -158,6 +164,7 @@ def test_variables_say_the_same_as_options(monkeypatch):
         [
             *("app:broker", "tasks", "package.mail", "--path", "src", "lib", "--queues", "a", "b"),
             *("--pid-file=pid", "--log-file=log", "--skip-logging", "--worker-shutdown-timeout=300000", "--verbose"),
+            *("-f", "a:b", "-f", "c:d"),
         ]
     )
 
