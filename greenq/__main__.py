@@ -45,6 +45,10 @@ _FORK = (
 )
 
 
+# The fork function that tells of changes.
+_WATCH = "greenq.watcher:watch"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run workers until they are told to stop; return the exit code.
 
@@ -120,6 +124,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             processes=options.processes,
             stop_timeout_ms=options.worker_shutdown_timeout,
             fork_timeout_ms=options.worker_fork_timeout,
+            watch_function=_WATCH if options.watch is not None else None,
             announce=_Announcer(options, started_s),
             shared_file=_shared_file(),
         )

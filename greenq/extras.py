@@ -15,6 +15,7 @@ class _Extra(NamedTuple):
 #: By what is imported, as setup.cfg has them.
 _EXTRAS = {
     "redis": _Extra("redis-py", "redis[hiredis]>=5", "redis"),
+    "watchfiles": _Extra("watchfiles", "watchfiles>=0.21", "watch"),
     "pymemcache": _Extra("pymemcache", "pymemcache>=4", "memcached"),
 }
 

@@ -83,8 +83,7 @@ class Kind:
         # The type itself: in Python true is a number.
         if type(value) not in self.file_types:
             raise ValueError(f"{value!r} is not {self.in_file}")
-        read = self.read(str(value))
-        return os.path.join(directory, read) if self.is_path else read
+        return self.read(os.path.join(directory, value) if self.is_path else str(value))
 
 
 def _module(text: str) -> str:
@@ -128,6 +127,12 @@ def _function(text: str) -> str:
     return text
 
 
+def _existing_directory(text: str) -> str:
+    if not os.path.isdir(text):
+        raise ValueError(f"{text!r} is no directory")
+    return text
+
+
 def _log_format(text: str) -> str:
     if text not in ("text", "json"):
         raise ValueError(f"{text!r} is neither text nor json")
@@ -149,6 +154,8 @@ DURATION = Kind("DURATION", duration_ms, "a duration, such as 500 or '30s'", (in
 LEASE = replace(DURATION, read=_lease)
 FORK_TIMEOUT = replace(DURATION, read=_fork_timeout)
 FUNCTION = Kind("MODULE:FUNCTION", _function)
+PATTERN = Kind("PATTERN", str)
 LOG_FORMAT = Kind("FORMAT", _log_format)
 FILE = Kind("FILE", str, is_path=True)
 DIRECTORY = replace(FILE, metavar="DIR")
+EXISTING_DIRECTORY = replace(DIRECTORY, read=_existing_directory)

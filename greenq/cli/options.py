@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
 from .. import __version__, settings
+from ..extras import require
 from ..names import nearest_name
 from . import kinds
 from .kinds import Kind
@@ -173,7 +174,7 @@ class Options:
         "--fork-function",
         "-f",
         kind=kinds.FUNCTION.listed("repeated"),
-        meaning="run this function in a process of its own beside the workers; can be given several times",
+        meaning="run this function in a process of its own beside the workers; repeatable",
         default=(),
     )
     worker_fork_timeout: int = _option(
@@ -202,6 +203,30 @@ class Options:
         kind=kinds.LEASE,
         meaning="give the messages of a worker whose machine died to others after this time",
         told="as the broker was made; 15s",
+    )
+    watch: str | None = _option(
+        "--watch",
+        kind=kinds.EXISTING_DIRECTORY,
+        meaning="reload the workers when a Python file below this directory changes (needs the extra watch)",
+    )
+    watch_use_polling: bool = _option(
+        "--watch-use-polling",
+        kind=kinds.FLAG,
+        meaning="look at the files twice a second instead of being told; needs no extra, and works on network drives",
+    )
+    watch_include: tuple[str, ...] = _option(
+        "--watch-include",
+        "-i",
+        kind=kinds.PATTERN.listed("repeated"),
+        meaning="reload for files of this pattern too, such as '*.yaml'; repeatable",
+        default=(),
+    )
+    watch_exclude: tuple[str, ...] = _option(
+        "--watch-exclude",
+        "-x",
+        kind=kinds.PATTERN.listed("repeated"),
+        meaning="do not reload for files of this pattern, nor for those in such directories; repeatable",
+        default=(),
     )
     verbose: bool = _option("--verbose", "-v", kind=kinds.FLAG, meaning="log at DEBUG", told="INFO")
 
@@ -245,6 +270,11 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
             "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
             "It comes before --path and --queues, which take all words that follow them"
         )
+    if values["watch"] is not None and not values["watch_use_polling"]:
+        try:
+            require("watchfiles", "--watch")
+        except ModuleNotFoundError as error:
+            parser.error(f"{error} Or take --watch-use-polling, which needs nothing.")
     return Options(**values, settings_file=table.path if table else None)
 
 

@@ -5,7 +5,8 @@ for nothing else: it never talks to a server, never runs code of the user, and n
 waits for a worker. What a worker holds when it dies is opaque to it: it passes the dead
 worker's id on to a living one.
 
-    HUP      newcomers are started beside the present workers; when all are ready, the
+    HUP, or a change of the source
+             newcomers are started beside the present workers; when all are ready, the
              present ones are stopped and the newcomers take their places
     TERM     all are stopped; what has not ended in time is killed
 """
@@ -81,6 +82,8 @@ class Supervisor:
         wait for the others.
       fork_launch(Launch): How a process beside them is started that runs a fork function.
         Default: none is.
+      watch_function(str): As ``module:name``, a fork function of greenq's own that reports changes of
+        the source, at which the workers are reloaded. Default: none.
       shared_file(SharedFile): In which workers count. Default: none.
     """
 
@@ -94,6 +97,7 @@ class Supervisor:
         restart_delays_s: Sequence[float] = RESTART_DELAYS_S,
         fork_launch: Launch | None = None,
         fork_timeout_ms: int = 30_000,
+        watch_function: str | None = None,
         shared_file: SharedFile | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
@@ -104,13 +108,18 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._shared_file = shared_file
         self._beside: dict[int, Child] = {}
-        self._forks = Forks(
-            fork_launch,
-            restart_delays_s=restart_delays_s,
-            patience_s=self._patience_s,
-            on_start=self._watch_fork,
-            shared_fd=None if shared_file is None else shared_file.fd,
+        # Two of them, because a reload starts the application's anew, and not who told of it.
+        self._forks, self._watcher = (
+            Forks(
+                fork_launch,
+                restart_delays_s=restart_delays_s,
+                patience_s=self._patience_s,
+                on_start=self._watch_fork,
+                shared_fd=None if shared_file is None else shared_file.fd,
+            )
+            for _ in range(2)
         )
+        self._watch_function = watch_function
         self._fork_timeout_s = fork_timeout_ms / 1000
         self._forks_to_start: Sequence[Mapping[str, Any]] = ()
         self._start_forks_at: float | None = None
@@ -133,6 +142,8 @@ class Supervisor:
             self._selector.register(pipe.fd, selectors.EVENT_READ)
             for place in self._places:
                 self._fill(place)
+            if self._watch_function is not None:
+                self._watcher.run([{"function": self._watch_function}])
             while not self._is_over():
                 for key, _ in self._selector.select(self._next_due_s()):
                     if isinstance(key.data, Child):
@@ -177,12 +188,13 @@ class Supervisor:
                 self.logger.warning("Killing the workers: %s is the second signal.", name)
                 self._kill_all()
             elif signum == signal.SIGHUP and self._exit_code is None:
-                self._reload()
+                self._reload("SIGHUP")
 
     def _stop(self, exit_code: ExitCode) -> None:
         self._exit_code = exit_code
         for child in self._children.values():
             child.stop(self._patience_s)
+        self._watcher.stop(workers_are_gone=False)
         self._forks.stop(workers_are_gone=False)
 
     def _kill_all(self) -> None:
@@ -275,6 +287,8 @@ class Supervisor:
             self._tell_waiting(child, report)
         elif event == "remark":
             self._tell_remark(int(report["level"]), str(report["text"]))
+        elif event == "changed" and self._exit_code is None:
+            self._reload(f"a change of {report.get('what')}")
         elif event == "failed":
             child.failure = str(report.get("reason"))
 
@@ -326,6 +340,7 @@ class Supervisor:
                 child = self._beside.pop(pid)
                 self._let_go(child, returncode)
                 self._forks.bury(child, returncode)
+                self._watcher.bury(child, returncode)
 
     def _let_go(self, child: Child, returncode: int) -> None:
         if child.report_fd in self._selector.get_map():
@@ -415,13 +430,13 @@ class Supervisor:
 
     # -- reload
 
-    def _reload(self) -> None:
+    def _reload(self, reason: str) -> None:
         if self._reloading:
             # The code may have changed again since they were started.
-            self.logger.info("Starting the reload anew on SIGHUP: the new workers were not ready yet.")
+            self.logger.info("Starting the reload anew on %s: the new workers were not ready yet.", reason)
             self._dismiss_newcomers()
         else:
-            self.logger.info("Reloading on SIGHUP: starting new workers beside the present ones.")
+            self.logger.info("Reloading on %s: starting new workers beside the present ones.", reason)
         self._reloading = True
         for place in self._places:
             # Not patient: whoever reloads wants to know how it went, and the code, or the
@@ -464,7 +479,7 @@ class Supervisor:
     def _next_due_s(self) -> float | None:
         due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
         due += [child.kill_at for child in self._all() if child.kill_at is not None]
-        due += self._forks.next_due()
+        due += self._forks.next_due() + self._watcher.next_due()
         if self._start_forks_at is not None:
             due.append(self._start_forks_at)
         if self._give_up_at is not None:
@@ -486,3 +501,4 @@ class Supervisor:
         if self._start_forks_at is not None and self._start_forks_at <= now:
             self._start_forks()
         self._forks.do_what_is_due()
+        self._watcher.do_what_is_due()

@@ -7,6 +7,7 @@ was told by the first worker that was ready.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -62,17 +63,39 @@ def main() -> None:
     for fd in (control_fd, report_fd):
         os.set_inheritable(fd, False)
     command = _read_command(control_fd)
-    options = command["options"]
+    _own.report_fd, _own.options = report_fd, command["options"]
     _set_up(command)
-    life = _Life(outlasts_workers=options["outlasts_workers"])
+    life = _Life(outlasts_workers=_own.options["outlasts_workers"])
     life.take_signals()
     threading.Thread(target=life.watch_supervisor, args=(control_fd,), daemon=True).start()
     try:
-        function = _find(options["function"])
+        function = _find(_own.options["function"])
     except Exception as error:
-        _tell_failure(report_fd, explain(f"find the fork function {options['function']!r}", error))
+        _tell_failure(report_fd, explain(f"find the fork function {_own.options['function']!r}", error))
         sys.exit(ExitCode.USAGE)
     sys.exit(function())
+
+
+def options() -> dict[str, Any]:
+    """The command's options, for a function of greenq's own."""
+    return _own.options
+
+
+def report(**report: Any) -> None:
+    """Tell the supervisor something, for a function of greenq's own. Nothing happens if it is gone."""
+    with contextlib.suppress(OSError):
+        os.write(_own.report_fd, encode(report))
+
+
+class _Own:
+    """What this process was told."""
+
+    def __init__(self) -> None:
+        self.report_fd = -1
+        self.options: dict[str, Any] = {}
+
+
+_own = _Own()
 
 
 def _read_command(control_fd: int) -> dict[str, Any]:

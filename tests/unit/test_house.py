@@ -40,7 +40,7 @@ ROOMS = {
     },
     "plug-ins": {"brokers", "middleware", "results", "rate_limits"},
     "runtime": {"worker"},
-    "doors": {"__main__", "cli", "dashboard", "supervisor"},
+    "doors": {"__main__", "cli", "dashboard", "supervisor", "watcher"},
 }
 ORDER = list(ROOMS)
 
