@@ -87,6 +87,11 @@ class Kind:
 
 
 def _module(text: str) -> str:
+    if "://" in text:  # not repeated, because it may hold a password
+        raise ValueError(
+            "this is the URL of a broker, and the name of a module is wanted, such as app or app:broker: "
+            "the URL belongs into GREENQ_BROKER_URL, or into the module"
+        )
     module = text.partition(":")[0]
     if not module or "/" in module or module.endswith(".py"):
         raise ValueError(

@@ -66,6 +66,7 @@ def test_durations_have_units_and_options_may_be_abbreviated():
         (["app", "-f", "watch"], ["--fork-function", "'watch' is not the name of a function", "module:function"]),
         (["app", "--lease", "short"], ["--lease", "'short'", "30s"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
+        (["redis://me:secret@host"], ["argument BROKER: this is the URL of a broker", "GREENQ_BROKER_URL"]),
         ([":broker"], ["':broker'", "name of a module"]),
         (["app", "--no-such-option"], ["--no-such-option"]),
     ],
@@ -77,6 +78,7 @@ def test_a_wrong_command_line_is_told_with_what_is_allowed(arguments, told, caps
     assert end.value.code == 2
     output = capsys.readouterr().err
     assert [text for text in told if text not in output] == []
+    assert "secret" not in output
 
 
 def test_version_and_help_are_told_and_end_the_command_well(capsys):
