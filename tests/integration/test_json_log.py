@@ -13,6 +13,9 @@ JOBS = """
 import asyncio, concurrent.futures, contextvars, threading, warnings
 import gevent
 
+def beside():
+    tell("a fork function")
+
 pool = concurrent.futures.ThreadPoolExecutor(1)
 
 def tell(where):
@@ -73,7 +76,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def command(folder):
-    command = Command(folder, "app", "-p", "1", "--log-format", "json")
+    command = Command(folder, "app", "-p", "1", "--log-format", "json", "-f", "app:beside")
     command.wait_until_logged = lambda text: command.wait_for(f'"message": "[^"]*{text}')
     command.wait_until_logged("Worker process is ready")
     yield command
@@ -101,6 +104,7 @@ def test_every_record_of_a_job_says_which_and_nothing_says_its_arguments(command
     assert command.exit_code() == 0
 
     by_place = told(command)
+    by_place.pop("a fork function", None)
     assert by_place.pop("a pool") == [{}, {}]
     for place in ("a coroutine", "to_thread", "a task"):
         (marks,) = by_place.pop(place)
@@ -145,6 +149,13 @@ def test_failures_beside_the_job_and_warnings_are_objects_too(command, folder):
     documents = [json.loads(line) for line in command.lines]
     beside = [each for each in documents if each.get("exception", "").endswith("RuntimeError: beside")]
     assert [each["actor"] for each in beside] == ["fail_beside", "fail_beside"]
+
+
+def test_the_processes_beside_the_workers_write_objects_too(command):
+    command.wait_until_logged("told from a fork function")
+
+    assert told(command)["a fork function"] == [{}]
+    assert len({json.loads(line)["pid"] for line in command.lines}) == 3
 
 
 def test_a_log_of_text_does_not_say_arguments_either(folder):
