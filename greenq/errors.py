@@ -49,6 +49,7 @@ __all__ = [
     "ConnectionError",
     "ConnectionFailed",
     "DecodeError",
+    "DramatiqError",
     "EnqueueManyFailed",
     "GreenqError",
     "Interrupt",
@@ -84,6 +85,10 @@ class GreenqError(Exception):
 
     def __str__(self) -> str:
         return str(self.message) or repr(self.message)
+
+
+#: What Dramatiq calls it, for modules that `import greenq as dramatiq`.
+DramatiqError = GreenqError
 
 
 class DecodeError(GreenqError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ..errors import Interrupt, MiddlewareError, Shutdown, SkipMessage, TimeLimitExceeded
 from .age_limit import AgeLimit
 from .async_io import AsyncIO
@@ -14,6 +16,9 @@ from .retries import Retries
 from .shutdown import ShutdownNotifications
 from .time_limit import TimeLimit
 
+if TYPE_CHECKING:
+    from .prometheus import Prometheus
+
 __all__ = [
     "AgeLimit",
     "AsyncIO",
@@ -24,6 +29,7 @@ __all__ = [
     "Middleware",
     "MiddlewareError",
     "Pipelines",
+    "Prometheus",
     "Retries",
     "Shutdown",
     "ShutdownNotifications",
@@ -42,3 +48,12 @@ default_middleware: list[type[Middleware]] = [
     Pipelines,
     Retries,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Most processes serve no metrics, and need not load what counts them.
+    if name == "Prometheus":
+        from .prometheus import Prometheus
+
+        return Prometheus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -149,7 +149,7 @@ class RedisBroker(Broker):
         """
         self._attach().check(self.logger)
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RedisConsumer:
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> RedisConsumer:
         """A consumer of a queue; the first one makes this process a worker, with an id and leases.
 
         Parameters:
