@@ -35,6 +35,13 @@ class Actor(Generic[P, R_co]):
       queue_name(str): Its queue.
       priority(int): Lower runs first.
       options(dict): Options for the broker and the middleware.
+
+    Attributes:
+      logger(Logger): The actor's own, named after its module and itself.
+      is_async(bool): Whether the function is an async one. Called in place, its result is returned,
+        not a coroutine; see docs/async-actors.md for where that is possible.
+
+    All parameters are attributes, too.
     """
 
     def __init__(
@@ -54,7 +61,6 @@ class Actor(Generic[P, R_co]):
         self.queue_name = queue_name
         self.priority = priority
         self.options = options
-        #: Whether the function is an async one.
         self.is_async = _is_async(fn)
         self.__name__ = getattr(fn, "__name__", actor_name)
         self.__qualname__ = getattr(fn, "__qualname__", actor_name)
@@ -64,14 +70,29 @@ class Actor(Generic[P, R_co]):
         broker.declare_actor(self)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message[R_co]:
-        """A message that calls this actor with these arguments, not yet sent."""
+        """A message that calls this actor with these arguments, not yet sent.
+
+        Parameters:
+          *args: Positional arguments of the function.
+          **kwargs: Keyword arguments of the function.
+        """
         return self.message_with_options(args=args, kwargs=kwargs)
 
     @takes(of_message)
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
     ) -> Message[R_co]:
-        """A message with options for the broker and the middleware, not yet sent."""
+        """A message with options for the broker and the middleware, not yet sent.
+
+        Parameters:
+          args(tuple): Positional arguments. Default: none.
+          kwargs(dict): Keyword arguments. Default: none.
+          **options: Options of this message, which come before those of the actor; their names are not
+            checked. ``delay`` is one that counts in pipelines and groups only.
+
+        Raises:
+          TypeError: on_success, on_failure or on_dead is neither an actor nor the name of one.
+        """
         _name_actors(options)
         if isinstance(options.get("pipe_target"), Message):
             options["pipe_target"] = options["pipe_target"].asdict()
@@ -84,7 +105,18 @@ class Actor(Generic[P, R_co]):
         )
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Message[R_co]:
-        """Enqueue a call of this actor. May switch: waits for the broker's answer."""
+        """Enqueue a call of this actor; return the message as it was stored.
+
+        Parameters:
+          *args: Positional arguments of the function.
+          **kwargs: Keyword arguments of the function.
+
+        Raises:
+          TypeError: An argument is of a kind that the encoder cannot write.
+          ConnectionError: The broker did not confirm; see Broker.enqueue for this and more.
+
+        May switch: waits for the broker's answer.
+        """
         return self.send_with_options(args=args, kwargs=kwargs)
 
     @takes(of_send)
@@ -96,13 +128,17 @@ class Actor(Generic[P, R_co]):
         delay: timedelta | int | None = None,
         **options: Any,
     ) -> Message[R_co]:
-        """Enqueue a call of this actor with options. May switch.
+        """Enqueue a call of this actor with options; return the message as it was stored. May switch.
 
         Parameters:
-          args(tuple): Positional arguments.
-          kwargs(dict): Keyword arguments.
-          delay(int | timedelta): Milliseconds from now before which it must not run.
-          **options: Options for the broker and the middleware; not checked.
+          args(tuple): Positional arguments. Default: none.
+          kwargs(dict): Keyword arguments. Default: none.
+          delay(int | timedelta): Milliseconds from now before which it must not run. Default: none.
+          **options: As of message_with_options.
+
+        Raises:
+          TypeError: As of message_with_options, or an argument is of a kind that the encoder cannot write.
+          ConnectionError: The broker did not confirm; see Broker.enqueue for this and more.
         """
         if isinstance(delay, timedelta):
             delay = int(delay.total_seconds() * 1000)
@@ -257,7 +293,7 @@ def actor(
     broker: Broker | None = None,
     **options: Any,
 ) -> Any:
-    """Declare an actor.
+    """Declare an actor: ``@actor`` or ``@actor(queue_name="mail", max_retries=3)``.
 
     Parameters:
       fn(Callable): The function.
@@ -269,7 +305,9 @@ def actor(
       **options: What the broker's middleware knows; see ``broker.actor_options``.
 
     Raises:
-      ValueError: The queue's name, the actor's name or an option is not acceptable.
+      ValueError: The queue's name is none, an actor of this name is declared, or no middleware knows
+        an option; says which.
+      TypeError: on_success, on_failure or on_dead is neither an actor nor the name of one.
     """
 
     def decorate(fn: Callable[..., Any]) -> Any:

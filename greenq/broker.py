@@ -57,9 +57,13 @@ _global_broker_lock = threading.Lock()
 def get_broker() -> Broker:
     """The global broker; the default one is made if none was set.
 
-    The default is what the environment variable GREENQ_BROKER_URL names; if it is unset,
-    Redis on this machine where the package redis is installed, else the embedded broker
-    with its file greenq.db in the current directory.
+    The default is what the environment variable GREENQ_BROKER_URL names. If it is not set it is
+    RabbitMQ on this machine where the package pika is installed, else Redis on this machine where
+    redis is, else the embedded broker with its file greenq.db in the current directory. Nothing is
+    connected by it.
+
+    Raises:
+      ValueError: GREENQ_BROKER_URL names no broker.
     """
     global _global_broker
     if _global_broker is None:
@@ -72,7 +76,11 @@ def get_broker() -> Broker:
 
 
 def set_broker(broker: Broker) -> None:
-    """Make this the global broker: of actors declared from now on, not of earlier ones."""
+    """Make this the global broker: of actors declared from now on, not of earlier ones.
+
+    Parameters:
+      broker(Broker): The broker. Call it before the modules with actors are imported.
+    """
     global _global_broker
     _global_broker = broker
 
@@ -93,6 +101,11 @@ class Broker:
       delay_queues(set[str]): Names of the delay queues.
       actor_options(set[str]): The options that actors may be declared with.
       middleware(list[Middleware]): In the order in which before-hooks run.
+
+    Options of messages, of all brokers:
+      broker_priority(int): Higher runs first, in place of the actor's priority (of which lower runs
+        first). RabbitMQ needs ``max_priority``, and has nothing below its 0.
+      eta(int): Unix milliseconds before which it must not run; set by a delay.
     """
 
     #: Whether delayed messages wait inside the broker. Where they do not, the worker
@@ -137,10 +150,17 @@ class Broker:
     ) -> None:
         """Add a middleware at the end, or before or after the one of a given class.
 
-        It is told at once of every actor and queue that is already declared.
+        It is told at once of every actor and queue that is already declared. A second one of a class
+        is added as well, with a warning.
+
+        Parameters:
+          middleware(Middleware): The middleware.
+          before(type): The class of the one before which it is to stand. Default: at the end.
+          after(type): The class of the one after which it is to stand. Default: at the end.
 
         Raises:
           ValueError: There is none of the class given as before or after.
+          AssertionError: Both are given.
         """
         assert not (before and after), "give add_middleware() either before or after, not both"
         for present in self.middleware:
@@ -188,7 +208,7 @@ class Broker:
         return found
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``before_<signal>``, first to last.
+        """Call the hooks ``before_<signal>``, first to last. May switch, if one of them does.
 
         Raises:
           MiddlewareError: From the first hook that raises one; the rest is not called. Not from those of
@@ -204,7 +224,7 @@ class Broker:
                 self.log_failed_hook(hook)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first. Exceptions are logged."""
+        """Call the hooks ``after_<signal>``, last to first. Exceptions are logged. May switch, if one does."""
         for hook in self.hooks("after_" + signal):
             try:
                 hook(self, *args, **kwargs)
@@ -219,7 +239,16 @@ class Broker:
     # -- actors and queues
 
     def declare_actor(self, actor: Actor[Any, Any]) -> None:
-        """Declare an actor and its queue."""
+        """Declare an actor and its queue. One of the same name is replaced; ``actor()`` refuses that.
+
+        Declaring is local: nothing is created on a server by it.
+
+        Parameters:
+          actor(Actor): The actor.
+
+        Raises:
+          MiddlewareError: A hook refused it.
+        """
         self.emit_before("declare_actor", actor)
         self.declare_queue(actor.queue_name)
         self.actors[actor.actor_name] = actor
@@ -229,6 +258,12 @@ class Broker:
         """Declare a queue and its delay queue. A second time it does nothing.
 
         Declaring is local: nothing is created on a server by it.
+
+        Parameters:
+          queue_name(str): The queue; that of a delay queue or of dead letters stands for their queue.
+
+        Raises:
+          MiddlewareError: A hook refused it.
         """
         queue_name = canonical_queue_name(queue_name)
         if queue_name in self.queues:
@@ -244,6 +279,9 @@ class Broker:
 
     def get_actor(self, actor_name: str) -> Actor[Any, Any]:
         """The actor of this name.
+
+        Parameters:
+          actor_name(str): The name.
 
         Raises:
           ActorNotFound: It was never declared.
@@ -291,10 +329,12 @@ class Broker:
 
         Parameters:
           message(Message): The message.
-          delay(int): Milliseconds from now before which it must not run. Default: none.
+          delay(int): Milliseconds from now before which it must not run, any number of them. Default:
+            none.
 
         Raises:
           MiddlewareError: A hook refused it; nothing was stored.
+          TypeError: An argument is of a kind that the encoder cannot write; nothing was stored.
           MessageTooLarge: It passes the limits; nothing was stored.
           ConnectionError: The broker did not confirm; see the broker for what that means.
 
@@ -378,6 +418,9 @@ class Broker:
 
         Raises:
           QueueNotFound: The queue was never declared.
+          ConnectionError: The broker is away.
+
+        May switch.
         """
         raise NotImplementedError
 
@@ -432,7 +475,7 @@ class Broker:
         return 0
 
     def close(self) -> None:
-        """Close connections and end what runs in the background."""
+        """Close connections and end what runs in the background. A second time it does nothing. May switch."""
 
     # -- for tests and operators
 
@@ -450,7 +493,14 @@ class Broker:
         raise NotImplementedError(f"{type(self).__name__} does not count messages.")
 
     def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
-        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch."""
+        """How many messages are in a queue (ready or reserved), in its delay queue, and dead. May switch.
+
+        Parameters:
+          queue_name(str): The queue.
+
+        Raises:
+          ConnectionError: The broker is away.
+        """
         ready, reserved, delayed, dead = self.queue_counts(queue_name)
         return ready + (reserved or 0), delayed, dead
 
@@ -478,11 +528,18 @@ class Broker:
         raise NotImplementedError(f"{type(self).__name__} does not show its dead letters.")
 
     def flush(self, queue_name: str) -> None:
-        """Drop all messages of a queue: waiting, delayed and dead ones."""
+        """Drop all messages of a queue: waiting, delayed and dead ones. May switch.
+
+        Parameters:
+          queue_name(str): The queue.
+
+        Raises:
+          ConnectionError: The broker is away.
+        """
         raise NotImplementedError
 
     def flush_all(self) -> None:
-        """Drop all messages of all declared queues. May switch."""
+        """Drop all messages of all declared queues, one after the other. May switch. Raises like ``flush``."""
         for queue_name in list(self.queues):
             self.flush(queue_name)
 

@@ -25,6 +25,8 @@ class Consumer:
     A consumer written to the API reference implements ``__next__``, ``ack``, ``nack``,
     ``requeue`` and ``close``. One that can do better overrides ``wait``, ``fetch`` and
     ``complete``: they are what the worker calls.
+
+    Made by ``broker.consume()``. One consumer is for one thread or greenlet.
     """
 
     #: The most messages that one fetch is asked for.
@@ -39,25 +41,45 @@ class Consumer:
     taken_by_wait: MessageProxy | None = None
 
     def __iter__(self) -> Iterator[MessageProxy | None]:
+        """The consumer itself. It never ends: it gives None when nothing came in time."""
         return self
 
     def __next__(self) -> MessageProxy | None:
-        """The next message, or None if none came within the consumer's timeout."""
+        """The next message, or None if none came within the consumer's timeout. May switch.
+
+        Raises:
+          ConnectionError: The broker is away.
+        """
         raise NotImplementedError
 
     def ack(self, message: MessageProxy) -> None:
-        """Remove a message that has been processed."""
+        """Remove a message that has been processed. May switch.
+
+        Parameters:
+          message(MessageProxy): As this consumer handed it out.
+
+        Raises:
+          ConnectionError: It is not known to be removed; try again.
+        """
         raise NotImplementedError
 
     def nack(self, message: MessageProxy) -> None:
-        """Move a message to the dead letters."""
+        """Move a message to the dead letters. May switch. Raises like ``ack``.
+
+        Parameters:
+          message(MessageProxy): As this consumer handed it out.
+        """
         raise NotImplementedError
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Return unacknowledged messages to the queue."""
+        """Return unacknowledged messages to the queue. May switch. Raises like ``ack``. Default: nothing is done.
+
+        Parameters:
+          messages(Iterable[MessageProxy]): As this consumer handed them out.
+        """
 
     def close(self) -> None:
-        """Let go of what the consumer uses."""
+        """Let go of what the consumer uses. May switch."""
 
     # -- in batches
 
@@ -179,6 +201,8 @@ class MessageProxy:
 
     Attributes:
       failed(bool): Whether it is to be moved to the dead letters.
+      deliveries(int): How often it was taken back from a worker that was lost; 0 where the broker does
+        not tell.
     """
 
     #: Milliseconds that the actor may run; None for no limit. Set by TimeLimit.
@@ -282,11 +306,15 @@ class MessageProxy:
         return self.reason or (describe(self._exception) if self._exception else "failed")
 
     def stuff_exception(self, exception: BaseException) -> None:
-        """Keep the exception that the actor raised, while the message is processed."""
+        """Keep the exception that the actor raised, while the message is processed.
+
+        Parameters:
+          exception(BaseException): What it raised.
+        """
         self._exception = exception
 
     def clear_exception(self) -> None:
-        """Forget it again: an exception keeps every frame it passed alive."""
+        """Forget the exception again: it would keep every frame that it passed alive."""
         self._exception = None
 
     def __getattr__(self, name: str) -> Any:

@@ -15,15 +15,32 @@ MessageData = dict[str, Any]
 
 
 class Encoder(abc.ABC):
-    """Base class of message encoders."""
+    """Base class of message encoders.
+
+    They run in any thread or greenlet and must not wait for anything.
+    """
 
     @abc.abstractmethod
     def encode(self, data: MessageData) -> bytes:
-        """Turn a message's fields into bytes."""
+        """Turn a message's fields, or a result, into bytes.
+
+        Parameters:
+          data(dict): Plain values, in fields named as those of Message.
+
+        Raises:
+          TypeError: A value is of a kind that it cannot write.
+        """
 
     @abc.abstractmethod
     def decode(self, data: bytes) -> MessageData:
-        """Turn bytes into a message's fields."""
+        """Turn bytes into a message's fields, or a result.
+
+        Parameters:
+          data(bytes): As ``encode`` made them, or somebody else.
+
+        Raises:
+          Exception: They cannot be read; what it raises ends up in a DecodeError.
+        """
 
 
 class JSONEncoder(Encoder):

@@ -113,8 +113,7 @@ class GenericActor(metaclass=_Declares):
                 queue_name = "images"
                 max_retries = 3
 
-            def perform(self, path):
-                ...
+            def perform(self, path): ...
 
         Resize.send("a.png")
 
@@ -127,6 +126,17 @@ class GenericActor(metaclass=_Declares):
     derive from. ``actor = function`` there: what declares it instead, called with the instance and
     the rest as keywords. A class without a Meta has that of the class it is derived from. An actor
     may be derived from, too.
+
+    Attributes:
+      logger(Logger): The actor's own.
+      broker(Broker): The broker it is bound to.
+      actor_name(str): By which messages find it. Default: the class's name.
+      queue_name(str): Its queue. Default: "default".
+      priority(int): Lower runs first. Default: 0.
+      options(dict): Options for the broker and the middleware.
+
+    Raises:
+      ValueError: In the class statement, for what ``actor()`` does not accept.
     """
 
     if TYPE_CHECKING:
@@ -149,7 +159,11 @@ class GenericActor(metaclass=_Declares):
         # Unknown to type checkers, as its arguments are those of the class that has one, and what
         # is forwarded is declared above: so they see what neither the class nor its actor has.
         def perform(self, *args, **kwargs):
-            """What the actor does."""
+            """What the actor does, with whatever parameters it has. To be written by every class that is not abstract.
+
+            Raises:
+              NotImplementedError: It was not.
+            """
             raise NotImplementedError(f"{type(self).__name__} does not implement perform()")
 
         def __call__(self, *args, **kwargs):

@@ -37,7 +37,7 @@ _global_encoder: Encoder = JSONEncoder()
 
 
 def get_encoder() -> Encoder:
-    """The encoder that all messages use."""
+    """The encoder that all messages use, and results that were given none. Default: a JSONEncoder."""
     return _global_encoder
 
 
@@ -73,7 +73,10 @@ class Message(Generic[R_co]):
       kwargs(dict): Keyword arguments.
       options(dict): Options for the broker and the middleware, plain and mutable.
       message_id(str): Stays the same over all attempts. Default: a new UUID.
-      message_timestamp(int): Unix time in milliseconds at which the message was built.
+      message_timestamp(int): Unix time in milliseconds at which the message was built. Default: now.
+
+    A message does not change, but for its options. ``first | second`` is a pipeline. Messages are
+    equal if all their fields are, and may be sorted, not hashed.
     """
 
     queue_name: str
@@ -149,7 +152,14 @@ class Message(Generic[R_co]):
     _asdict = asdict
 
     def copy(self, **attributes: Any) -> Message[R_co]:
-        """A copy with these attributes replaced; options are merged into the old ones."""
+        """A copy with these attributes replaced; options are merged into the old ones.
+
+        Parameters:
+          **attributes: Fields of the message.
+
+        Raises:
+          TypeError: There is no such field.
+        """
         options = attributes.get("options")
         fields = {**self.__dict__, **attributes, "options": {**self.options, **(options or {})}}
         return type(self)(**fields)
@@ -180,18 +190,29 @@ class Message(Generic[R_co]):
         return result
 
     async def aget_result(self, *, backend: ResultBackend | None = None, timeout: float | None = None) -> R_co:
-        """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        """``get_result(block=True)`` for code that runs on an asyncio loop, which nothing blocks meanwhile.
+
+        Raises like it.
+        """
         result: R_co = await _results(backend).aget_result(self, timeout=timeout)
         return result
 
     def forget_result(self, *, backend: ResultBackend | None = None) -> None:
-        """Remove the result before its time is over. Nothing happens if there is none. May switch."""
+        """Remove the result before its time is over. Nothing happens if there is none. May switch.
+
+        Parameters:
+          backend(ResultBackend): Where it is. Default: that of the global broker.
+
+        Raises:
+          RuntimeError: The global broker has no result backend.
+          ConnectionError: The backend is away.
+        """
         _results(backend).forget_result(self)
 
     # -- on the wire
 
     def encode(self) -> bytes:
-        """The message as bytes.
+        """The message as bytes, as the global encoder has it.
 
         Raises:
           TypeError: An argument is of a kind that the encoder cannot write.
@@ -227,6 +248,9 @@ class Message(Generic[R_co]):
         """The message in these bytes.
 
         A missing message_id or message_timestamp is generated.
+
+        Parameters:
+          data(bytes): As the global encoder wrote them.
 
         Raises:
           DecodeError: They are no message; says why.

@@ -175,7 +175,7 @@ class group(Generic[R_co]):
         return error
 
     async def aget_results(self, *, timeout: float | None = None) -> list[R_co]:
-        """All of ``get_results(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        """All of ``get_results(block=True)`` for code that runs on an asyncio loop, which nothing blocks meanwhile."""
         import asyncio
 
         results = self.get_results(block=True, timeout=timeout)

@@ -130,14 +130,14 @@ class pipeline(Generic[R_co]):
         return cast(R_co, self._result_of(self.messages[-1], block, timeout))
 
     async def aget_result(self, *, timeout: float | None = None) -> R_co:
-        """``get_result(block=True)`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        """``get_result(block=True)`` for code that runs on an asyncio loop, which nothing blocks meanwhile."""
         last = self.messages[-1]
         if isinstance(last, Message):
             return cast(R_co, await last.aget_result(backend=self.broker.get_results_backend(), timeout=timeout))
         return cast(R_co, await last._on(self.broker).aget_results(timeout=timeout))
 
     def get_results(self, *, block: bool = False, timeout: float | None = None) -> Iterator[Any]:
-        """The results of all steps, first to last, each when it is asked for. Raises like ``get_result``.
+        """The results of all steps, first to last, each when it is asked for. May switch. Raises like ``get_result``.
 
         Parameters:
           block(bool): Whether to wait for them. Default: False.

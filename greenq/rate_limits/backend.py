@@ -134,7 +134,7 @@ class RateLimiterBackend:
         raise NotImplementedError(f"{type(self).__name__} cannot wait.")
 
     async def async_wait(self, key: str, timeout: int) -> bool:
-        """``wait`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        """``wait`` for code that runs on an asyncio loop, which nothing blocks meanwhile."""
         import asyncio
 
         return await asyncio.get_running_loop().run_in_executor(None, self.wait, key, timeout)

@@ -36,6 +36,10 @@ class Barrier:
 
         Returns:
           Whether it was created now; False if it existed.
+
+        Raises:
+          AssertionError: parties is less than 1.
+          ConnectionError: The backend is away.
         """
         assert parties > 0, "parties is 1 or more"
         return self.backend.add(self.key, parties, self.ttl)
@@ -49,14 +53,18 @@ class Barrier:
 
         Returns:
           Whether all have reached it: for the last one, for those who waited until then, and for
-          everybody who comes after that, or to a barrier that does not exist.
+          everybody who comes after that, or to a barrier that does not exist. False when the time is
+          over, and for those who do not wait.
+
+        Raises:
+          ConnectionError: The backend is away.
         """
         if self._arrive():
             return True
         return block and self.backend.wait(self.key_of_end, self.ttl if timeout is None else timeout)
 
     async def async_wait(self, *, block: bool = True, timeout: int | None = None) -> bool:
-        """``wait`` for code that runs on an asyncio loop: nothing blocks it meanwhile."""
+        """``wait`` for code that runs on an asyncio loop, which nothing blocks meanwhile."""
         import asyncio
 
         if await asyncio.get_running_loop().run_in_executor(None, self._arrive):

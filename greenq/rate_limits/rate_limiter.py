@@ -35,6 +35,9 @@ class RateLimiter:
     Parameters:
       backend(RateLimiterBackend): Where it counts.
       key(str): What is limited: all limiters with this key, of all processes, share the limit.
+
+    Raises:
+      AssertionError: The limit, or what else says how many or how long, is less than 1.
     """
 
     def __init__(self, backend: RateLimiterBackend, key: str) -> None:
@@ -75,7 +78,7 @@ class RateLimiter:
 
     @contextlib.asynccontextmanager
     async def aacquire(self, *, raise_on_failure: bool = True, wait: float | None = None) -> AsyncIterator[bool]:
-        """``acquire`` for code that runs on an asyncio loop (``async with``): nothing blocks it meanwhile."""
+        """``acquire`` for code that runs on an asyncio loop (``async with``), which nothing blocks meanwhile."""
         import asyncio
 
         loop = asyncio.get_running_loop()

@@ -34,16 +34,19 @@ class Worker:
     Parameters:
       broker(Broker): Whose messages to run.
       queues(set[str]): The queues to consume. Default: all that are declared, also later.
-      worker_timeout(int): Milliseconds after which an idle wait looks around. Default: the environment
+      worker_timeout(int): Milliseconds after which an idle wait looks around, and for which ``pause()``
+        waits at most. A message that comes is not waited for: it ends the wait. Default: the environment
         variable GREENQ_WORKER_TIMEOUT, else 1000.
       worker_threads(int): How many jobs may be under way at once. Default: 8.
       concurrency(int): The same by its other name, which comes first.
 
     Attributes:
-      queue_prefetch, delay_prefetch (int): The most messages that a consumer of a queue, and of a delay
-        queue, may hold. Read when it starts; greenq's own brokers hand out as many as there are free
+      broker, worker_timeout, worker_threads, concurrency: As given.
+      queue_prefetch, delay_prefetch(int): The most messages of a queue, and of a delay queue, that a
+        consumer may hold. Read when it starts; greenq's own brokers hand out as many as there are free
         slots. Default: the environment variables GREENQ_QUEUE_PREFETCH and GREENQ_DELAY_QUEUE_PREFETCH;
         else as many as there are slots, and a thousand for each.
+      given_back(int): How many messages a stop cut short because its time ran out.
 
     Raises:
       ValueError: A number is too small, or one of those variables is none.
@@ -103,7 +106,9 @@ class Worker:
     # -- start
 
     def start(self) -> None:
-        """Start consuming. The broker's hooks run; nothing is waited for."""
+        """Start consuming. Hooks of the broker's middleware run. Waits for nothing, not even for the broker:
+        one that is away is tried until it is there. May switch, if a hook does.
+        """
         self.broker.emit_before("worker_boot", self)
         self._is_running = True
         self.event_loop.offer()
@@ -144,12 +149,15 @@ class Worker:
         self.slots.wait_until_free(_left(deadline))
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Go on after a pause. Does not wait."""
         for consumer in self._consumers():
             consumer.resume()
 
     def join(self) -> None:
-        """Wait until what was fetched has been run and settled. For tests. Switches."""
+        """Wait until what was fetched has been run and settled, however long that takes. For tests. Switches.
+
+        What still waits in the queue does not count: that is ``broker.join()``.
+        """
         while True:
             for consumer in self._consumers():
                 if isinstance(consumer, DelayedConsumerThread):
@@ -180,9 +188,9 @@ class Worker:
         the process should end then. ``given_back`` tells how many were cut by the deadline.
 
         Parameters:
-          timeout(int): Milliseconds.
+          timeout(int): Milliseconds. Default: 10 minutes.
 
-        Switches.
+        A second time it does nothing. Switches.
         """
         deadline = time.monotonic() + timeout / 1000
         if not self._is_running:
