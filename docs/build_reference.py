@@ -154,7 +154,7 @@ LEFT_OUT = {
     "group": {"step"},
     "pipeline": {"head", "steps"},
     "worker.ConsumerThread": {
-        *("close", "pause", "resume", "stop", "wait_until_quiet", "held_messages"),
+        *("close", "is_fetching", "pause", "resume", "stop", "wait_until_quiet", "held_messages"),
     },
     "worker.WorkerThread": None,
     "Worker": {"add_queue", "notify_shutdown"},
@@ -315,7 +315,9 @@ def _own_docstring(member: Any) -> str | None:
 def _member(owner: Any, name: str, path: str) -> str:
     member = inspect.getattr_static(owner, name)
     anchor = f'<a id="{path}.{name}"></a>\n'
-    inherited = next(vars(each)[name] for each in owner.__mro__ if _own_docstring(vars(each).get(name)))
+    inherited = next(
+        vars(each)[name] for each in owner.__mro__ if name in vars(each) and _own_docstring(vars(each)[name])
+    )
     text = _rendered(_docstring(inherited, f"{path}.{name}"))
     short = path.rpartition(".")[2]
     if isinstance(member, property | cached_property):

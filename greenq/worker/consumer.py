@@ -58,6 +58,11 @@ class ConsumerThread:
         """Delayed messages that it holds until they are due."""
         return []
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether it takes what comes: it is neither paused nor about to end."""
+        return not (self._is_paused or self._is_stopping)
+
     # -- called by the worker
 
     def pause(self) -> None:

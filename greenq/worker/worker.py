@@ -6,7 +6,7 @@ import threading
 import time
 
 from ..broker import Broker
-from ..errors import Shutdown
+from ..errors import ConnectionError, Shutdown
 from ..event_loop import EventLoop
 from ..logging import get_logger
 from ..middleware import Middleware
@@ -23,6 +23,9 @@ from .slots import Slots
 
 #: At the deadline of a stop, how long writing the last verdicts may still take.
 _LAST_WRITE_S = 0.5
+
+#: While somebody waits for what is in the queues, seconds between two looks at them.
+_LOOK_AGAIN_S = 0.01
 
 
 class Worker:
@@ -154,9 +157,11 @@ class Worker:
             consumer.resume()
 
     def join(self) -> None:
-        """Wait until what was fetched has been run and settled, however long that takes. For tests. Switches.
+        """Wait until what is ready in its queues has been run and settled, however long that takes. For tests.
 
-        What still waits in the queue does not count: that is ``broker.join()``.
+        Delayed messages that the broker holds, and so retries, are not waited for: ``broker.join()`` does
+        that. While the worker is paused, or the broker is away, only what was fetched is waited for. On
+        Redis and RabbitMQ it misses a message that is on its way from the server at this moment. Switches.
         """
         while True:
             for consumer in self._consumers():
@@ -165,8 +170,22 @@ class Worker:
             self.slots.wait_until_free(None)
             for consumer in self._consumers():
                 consumer.completer.flush()
-            if not self.slots.in_flight:
+            if self.slots.in_flight:
+                continue
+            if not self._may_fetch_more():
                 return
+            self.runtime.sleep(_LOOK_AGAIN_S)
+
+    def _may_fetch_more(self) -> bool:
+        """Whether a queue has messages that will be fetched: a consumer may not have come to them yet."""
+        try:
+            return any(
+                self.broker.queue_counts(consumer.canonical_name).ready > 0
+                for consumer in self._consumers()
+                if consumer.is_fetching
+            )
+        except (ConnectionError, NotImplementedError):  # of brokers of the API reference, which do not count
+            return False
 
     # -- stop
 
