@@ -184,8 +184,8 @@ _INTRODUCTION = """\
 # Reference
 
 Every public name, in the order of Dramatiq's reference, whose names are all here: `import greenq as dramatiq` is enough
-for an application's modules. For what differs see [coming from Dramatiq](actors.md#coming-from-dramatiq), for options
-of the command `greenq-worker --help`.
+for an application's modules. For what differs see [coming from Dramatiq](coming-from-dramatiq.md), for options of the
+command `greenq-worker --help`.
 
 All durations are milliseconds unless something else is said. *May switch* means that other greenlets may run before the
 call returns, because it waits for a server, a file or another job; in a process that is not patched by gevent it blocks
