@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 PAGE = Path(__file__).parent / "reference.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from greenq import environment  # noqa: E402 - of the checkout that the page is in
+from greenq.settings import SETTINGS  # noqa: E402 - of the checkout that the page is in
 
 
 class Section(NamedTuple):
@@ -211,15 +211,13 @@ def _section(section: Section) -> str:
 
 
 def _variables() -> str:
-    rows = [
-        f'| <a id="{name}"></a>`{name}` | {each.default} | {each.meaning} |'
-        for name, each in environment.VARIABLES.items()
-    ]
+    rows = [f'| <a id="{each.name}"></a>`{each.name}` | {each.default_told} | {each.meaning} |' for each in SETTINGS]
     return "\n".join(
         [
             "## Environment variables",
             "",
-            "In capitals or in lower case; an empty one counts as not set.",
+            "In capitals or in lower case; an empty one counts as not set. Times are milliseconds, or have a unit "
+            "(`90s`, `7d`). Those of the command's options are on the page of [the command line](command-line.md).",
             "",
             *("| name | default | meaning |", "|---|---|---|", *rows),
         ]

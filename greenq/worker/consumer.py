@@ -50,6 +50,7 @@ class ConsumerThread:
         self._resumed = worker.runtime.event()
         self._resumed.set()
         self._quiet = worker.runtime.event()
+        self._stopped = worker.runtime.event()
         self._failing_since: float | None = None
         self.task: Task = worker.runtime.spawn(self._run, name=f"consumer of {queue_name}")
 
@@ -83,6 +84,7 @@ class ConsumerThread:
     def stop(self) -> None:
         """Fetch nothing more, and end. Does not wait."""
         self._is_stopping = True
+        self._stopped.set()
         self._resumed.set()
         self.completer.lift_bound()
         self._wake()
@@ -119,7 +121,7 @@ class ConsumerThread:
             except Exception as error:
                 self._note_failure(error)
             if not self._is_stopping:
-                self.worker.runtime.sleep(pause_s(failures))
+                self._stopped.wait(pause_s(failures))
                 failures += 1
         if self.consumer is not None:
             self._return_taken(self.consumer)

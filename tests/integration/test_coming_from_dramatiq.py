@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import greenq
-from greenq import environment
 from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
 from greenq.brokers.stub import StubBroker
 from greenq.cli.options import parse_options
 from greenq.clock import now_ms
+from greenq.settings import SETTINGS
 from tests.support import rabbitmq_server
 from tests.support.redis_server import shared_server
 from tests.support.waiting import until
@@ -220,7 +220,7 @@ def test_the_variables_of_the_page_are_read():
     table = PAGE.partition("| Dramatiq | greenq |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(GREENQ_\w+)`", table))
 
-    assert named == environment.VARIABLES.keys() - {"GREENQ_BROKER_URL"}
+    assert named == {each.name for each in SETTINGS} - {"GREENQ_BROKER_URL"}
     assert {name.replace("GREENQ", "dramatiq").lower() for name in named} == set(re.findall(r"`(dramatiq_\w+)`", table))
 
 
