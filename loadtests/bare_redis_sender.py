@@ -1,12 +1,13 @@
 """The bare sender: what storing messages in Redis costs with no task queue around it.
 
-    python bare_redis_sender.py single|batches|latency COUNT --port 6379
+    python bare_redis_sender.py single|batches|latency|idle COUNT --port 6379
 
 The yardstick for greenq's producers: in a process that nothing has patched, with redis-py's
 own client as it comes. ``single`` makes the two writes that a message needs, its payload
 into a hash and its id to a list, by one EVALSHA each, of a payload that is ready-made;
 ``batches`` makes messages and stores a thousand of them at a time by a pipeline; ``latency``
-sends to an idle bare loop. Prints one line of JSON.
+sends to an idle bare loop, and ``idle`` to one that has been idle for long. Prints one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from telling import PIPE_VARIABLE
 
 READY, RESERVED, BODIES = "bare:ready", "bare:reserved", "bare:bodies"
 BATCH = 1000
-PAUSE_S = 0.005
+PAUSE_S, LONG_PAUSE_S = 0.005, 10
 
 STORE = """
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -78,7 +79,7 @@ def send_batches(client: Any, count: int) -> dict[str, float]:
     return {"per_s": count / (time.monotonic() - started)}
 
 
-def send_to_idle_loop(client: Any, count: int) -> dict[str, float]:
+def send_to_idle_loop(client: Any, count: int, pause_s: float = PAUSE_S) -> dict[str, float]:
     """How long it takes from storing a message until the bare loop runs it."""
     sha = client.script_load(STORE)
     latencies_ms = []
@@ -86,7 +87,7 @@ def send_to_idle_loop(client: Any, count: int) -> dict[str, float]:
         for number in range(count):
             message_id = str(uuid.uuid4())
             payload = body(message_id, number, "ping")
-            time.sleep(PAUSE_S)
+            time.sleep(pause_s)
             sent = time.monotonic()
             client.evalsha(sha, 2, BODIES, READY, message_id, payload)
             answer = json.loads(pipe.readline())
@@ -94,7 +95,17 @@ def send_to_idle_loop(client: Any, count: int) -> dict[str, float]:
     return {"p50_ms": percentile(latencies_ms, 50), "p99_ms": percentile(latencies_ms, 99)}
 
 
-WAYS = {"single": send_single, "batches": send_batches, "latency": send_to_idle_loop}
+def send_to_long_idle_loop(client: Any, count: int) -> dict[str, float]:
+    """The same with 10 seconds between two."""
+    return send_to_idle_loop(client, count, LONG_PAUSE_S)
+
+
+WAYS = {
+    "single": send_single,
+    "batches": send_batches,
+    "latency": send_to_idle_loop,
+    "idle": send_to_long_idle_loop,
+}
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ class Sizes(NamedTuple):
     sends_of_many: int = 20_000
     batched: int = 100_000
     pings: int = 500
-    long_idle_pings: int = 6
+    long_idle_pings: int = 5
     delayed: int = 1_000_000
     due: int = 10_000
     later: int = 100_000
@@ -122,6 +122,7 @@ ROWS = [
     Row("latency_p99_bare", "to a waiting bare loop, p99", "ms"),
     Row("idle_latency_p50", "after 10 s of idleness, p50", "ms"),
     Row("idle_latency_max", "after 10 s of idleness, the longest", "ms"),
+    Row("idle_latency_p50_bare", "to a bare loop after 10 s of idleness, p50", "ms"),
     Row("delayed_mib", "the worker's growth by 1,000,000 messages delayed by a day", "MiB", "under 5"),
     Row("delayed_cpu", "the worker's CPU beside them", "%", "under 2"),
     Row("due_p50", "10,000 due at one instant: how late, p50", "ms"),
@@ -300,6 +301,7 @@ def latency(sizes: Sizes) -> Figures:
         queue.start([sys.executable, "bare_redis_loop.py", "ping", *port])
         queue.read()
         bare = queue.run("bare_redis_sender.py", "latency", str(sizes.pings), *port)
+        idle_bare = queue.run("bare_redis_sender.py", "idle", str(sizes.long_idle_pings), *port)
     with queue_on_redis() as (queue, _):
         queue.start_idle_worker(1000)
         measured = queue.send("latency", sizes.pings)
@@ -312,6 +314,7 @@ def latency(sizes: Sizes) -> Figures:
         "latency_p99_bare": bare["p99_ms"],
         "idle_latency_p50": idle["p50_ms"],
         "idle_latency_max": idle["p99_ms"],  # of so few the last
+        "idle_latency_p50_bare": idle_bare["p50_ms"],
     }
 
 
