@@ -5,10 +5,9 @@ longer than one. A lane is an ordinary run of pytest with servers of its own, so
 meets a test of another.
 
 All tests run in the world of native threads; those of the worker, the contract and the brokers
-that workers use run once more with gevent's patch. Two cases of the contract run in that world
-alone, where workers live: what makes them particular is the server's. In each world a test is
-in the lane of the server in its name, or with the others, so that few lanes start each kind of
-server.
+that workers use run once more with gevent's patch. Some cases of the contract run in one world
+alone: see tests/README.md. In each world a test is in the lane of the server in its name, or with
+the others, so that few lanes start each kind of server.
 
 Tests that hold greenq to a time that it promises ("in_time") run after the lanes, with the machine
 to themselves, in one world after the other.
@@ -46,32 +45,26 @@ LANES = {
     "others": "not redis and not rabbitmq",
 }
 
-#: Cases of the contract that are left out on threads.
-ON_GREENLETS_ALONE = ["redis-tls", "rabbitmq-quorum"]
-
 
 class World(NamedTuple):
     """One of the two worlds.
 
     Attributes:
       arguments(list[str]): What it gives to pytest.
-      names(list[str]): Of which tests, as pytest's -k has it; all these conditions hold.
       marks(list[str]): Of which tests, as pytest's -m has it; all these conditions hold.
     """
 
     arguments: list[str]
-    names: list[str]
     marks: list[str]
 
     def lane(self, mark: str, *names: str) -> list[str]:
         """The arguments of pytest for a lane in this world, of the tests with this mark and these names."""
-        names_of_all, marks_of_all = " and ".join([*names, *self.names]), " and ".join([mark, *self.marks])
-        return [*self.arguments, "-k", names_of_all, "-m", marks_of_all]
+        return [*self.arguments, "-k", " and ".join(names), "-m", " and ".join([mark, *self.marks])]
 
 
 WORLDS = {
-    "threads": World([], [f"not {name}" for name in ON_GREENLETS_ALONE], []),
-    "greenlets": World(["-p", "tests.support.patch", *IN_BOTH_WORLDS], [], ["not starts_both_worlds"]),
+    "threads": World([], ["not greenlets_alone"]),
+    "greenlets": World(["-p", "tests.support.patch", *IN_BOTH_WORLDS], ["not starts_both_worlds", "not threads_alone"]),
 }
 
 

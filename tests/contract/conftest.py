@@ -9,6 +9,20 @@ from greenq.verdict import Envelope
 
 from .brokers import CASES
 
+#: These differ from "redis" and "rabbitmq" in what the server does, so they run where workers live.
+ON_GREENLETS = {"redis-tls", "redis cluster", "rabbitmq-quorum"}
+#: Where a module's cases are shared out between the worlds, these have the other one.
+ON_THREADS = {"redis", "rabbitmq"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        if case in ON_GREENLETS:
+            item.add_marker("greenlets_alone")
+        elif case in ON_THREADS and item.get_closest_marker("shared_out") is not None:
+            item.add_marker("threads_alone")
+
 
 @pytest.fixture(params=list(CASES))
 def case(request):

@@ -20,6 +20,9 @@ from tests.support.waiting import beside, until
 
 from .fetching import acks, message, nacks, names, take, take_one
 
+# Of the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 JOIN = {"timeout": 20_000}
 #: What people, scripts and attackers may give as an id or a cursor.
 # fmt: off

@@ -18,6 +18,9 @@ from tests.support.waiting import PATIENCE_S, happens, until
 from .backends import NAMES, open_results, place_of
 from .fetching import take
 
+# Of the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 JOIN = {"timeout": PATIENCE_S * 1000}
 WAIT = {"block": True, "timeout": PATIENCE_S * 1000}
 
