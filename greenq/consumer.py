@@ -107,7 +107,9 @@ class Consumer:
     def fetch(self, count: int) -> list[MessageProxy]:
         """Fetch up to ``count`` messages, without waiting where the broker can tell.
 
-        Bytes that are no message come as an Undecodable. May switch.
+        Bytes that are no message come as an Undecodable. A message that comes failed, because the
+        broker has given it up, is not run: it is moved to the dead letters, as every failed one is,
+        with what follows from its death. May switch.
         """
         message = self.hand_over_taken()
         return [] if message is None else [message]

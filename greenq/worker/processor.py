@@ -86,6 +86,8 @@ class Processor:
 
     def resolve(self, message: MessageProxy) -> Actor[Any, Any] | None:
         """The message's actor; None, with the message marked as failed, if it cannot run."""
+        if message.failed:
+            return None  # its broker has given it up
         inner = message._message
         try:
             actor = self._broker.get_actor(inner.actor_name)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
 
-import pika
 import pytest
 
 from greenq import Message
@@ -26,6 +24,7 @@ from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, names, requeues, take
 from tests.support.processes import both_worlds, running
+from tests.support.rabbitmq_losses import consume_after, cut_off, lose, publish_marked
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
 from tests.support.waiting import PATIENCE_S, beside, happens, until
 
@@ -384,11 +383,6 @@ def test_verdicts_on_tags_of_a_lost_connection_are_dropped_with_one_warning_and_
 # -- acks that were on their way when the connection was lost
 
 
-def lose(connection):
-    """Cut the connection at the socket. In the loop, or where it cannot run meanwhile."""
-    connection._transport._sock.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.mark.parametrize("when", ["before it was noticed", "while it was noticed"])
 def test_what_was_settled_when_the_connection_was_lost_is_not_run_again(broker, when):
     broker.enqueue(message("settled"))
@@ -699,31 +693,6 @@ def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server,
 
 
 # -- what is counted as lost with a worker
-
-
-def cut_off(consumer):
-    """Lose the connection, and have this noticed."""
-    subscription = consumer._subscription
-    consumer._attachment.loop.soon(lambda: lose(subscription._channel.connection))
-    until(lambda: subscription.lost is not None)
-
-
-def consume_after(broker, consumer):
-    """The next consumer after its connection was lost, as a worker makes it."""
-    following = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
-    consumer.close()
-    return following
-
-
-def publish_marked(broker, *counts):
-    """Messages with these counts of losses, which RabbitMQ has delivered before; named by them."""
-    broker.declare_queue("default", ensure=True)
-    for count in counts:
-        properties = pika.BasicProperties(headers={"x-greenq-losses": count}, delivery_mode=2)
-        broker.channel.basic_publish("", "default", message(count).encode(), properties)
-    until(lambda: broker.channel.queue_declare("default", passive=True).method.message_count == len(counts))
-    for method, _, _ in [broker.channel.basic_get("default") for _ in counts]:
-        broker.channel.basic_nack(method.delivery_tag)
 
 
 def test_lost_connections_are_not_counted_for_messages_that_no_job_had(broker):

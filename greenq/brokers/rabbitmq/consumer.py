@@ -54,6 +54,8 @@ class RabbitmqMessage(MessageProxy):
     #: Both are done once.
     left_to_store: list[Envelope | None] | None = None
     is_written = False
+    #: Whether it was lost too often to be run once more. The last loss is not in its header then.
+    is_given_up = False
 
     def __init__(self, message: Message[Any], delivery: Delivery, subscription: Subscription) -> None:
         self._message = message
@@ -62,7 +64,12 @@ class RabbitmqMessage(MessageProxy):
 
     @property
     def deliveries(self) -> int:  # type: ignore[override] # the base has a plain attribute; here it is read from a header, when asked
-        return losses(self.delivery)
+        return losses(self.delivery) + self.is_given_up
+
+    def give_up(self) -> None:
+        """Have it moved to the dead letters instead of being run."""
+        self.is_given_up = True
+        self.fail(f"Its worker was lost {self.deliveries} times while it had this message.")
 
 
 class RabbitmqUndecodable(Undecodable):
@@ -421,15 +428,20 @@ class Inbox:
         is_blocked = self._attachment.publishing.blocked_by is not None
         for delivery in subscription.take(count):
             if delivery.is_redelivered:
-                # Nothing can be stored during an alarm. The first loss goes uncounted then, because
-                # only by running its queue is the server's memory freed; the others wait for the end.
-                if not self._spares(delivery) and not (is_blocked and losses(delivery) + 1 < MOST_LOSSES - 1):
-                    if is_blocked:
+                if not self._spares(delivery):
+                    lost = losses(delivery) + 1
+                    if lost >= MOST_LOSSES:
+                        messages.append(self._give_up(delivery))
+                        continue
+                    if not is_blocked:
+                        suspects.append(delivery)
+                        continue
+                    # Nothing can be stored during an alarm. The first loss goes uncounted then, because
+                    # only by running its queue is the server's memory freed; the others wait for the end.
+                    if lost == MOST_LOSSES - 1:
                         trials.postpone(delivery, _BEFORE_AGAIN_S)
                         self._look_again_in_time()
-                    else:
-                        suspects.append(delivery)
-                    continue
+                        continue
             elif delivery.consumer_tag == self._tag:
                 self._spares_all = False
             if delivery.properties.headers:
@@ -474,15 +486,24 @@ class Inbox:
             message = without_eta(message)
         return RabbitmqMessage(message, delivery, self.subscription)
 
+    def _give_up(self, delivery: Delivery) -> MessageProxy:
+        """A message that was lost too often, to be moved to the dead letters with what follows from that."""
+        message = self._in_hand[delivery.tag] = self._decode(delivery)
+        if isinstance(message, RabbitmqMessage):
+            message.give_up()
+            self.logger.error(
+                "Message %s of queue %s goes to the dead letters: %s",
+                *(message.message_id, self.queue_name, message.reason),
+            )
+        return message
+
     def _count(self, suspects: list[Delivery]) -> None:
         """Store what may have been lost with a worker anew, with the count of that."""
         again: list[Delivery] = []
         groups: list[list[Outgoing]] = []
         for delivery in suspects:
             count = losses(delivery) + 1
-            if count >= MOST_LOSSES:
-                groups.append([self._bury(delivery, count)])
-            elif count < MOST_LOSSES - 1 or self._trials.may_begin(delivery):
+            if count < MOST_LOSSES - 1 or self._trials.may_begin(delivery):
                 groups.append([copy(delivery, self.queue_name, count)])
             else:
                 self._look_again_in_time()
@@ -495,15 +516,6 @@ class Inbox:
         if lost:
             self.subscription.put_back(lost)
             raise next(error for error in errors if error is not None)
-
-    def _bury(self, delivery: Delivery, count: int) -> Outgoing:
-        reason = f"Its worker was lost {count} times while it had this message."
-        try:
-            name = Message.decode(delivery.body).message_id
-        except DecodeError:
-            name = f"of {len(delivery.body)} bytes"
-        self.logger.error("Message %s of queue %s goes to the dead letters: %s", name, self.queue_name, reason)
-        return letter(self.queue_name, delivery, delivery.body, reason, lost=count)
 
     def ended(self, delivery: Delivery) -> None:
         """A message was settled."""
@@ -654,4 +666,4 @@ def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:
     reason = verdict.reason or message.reason or ""
     payload = dead_payload(message)
     body = message.delivery.body if payload is None else payload
-    return letter(queue_name, message.delivery, body, reason)
+    return letter(queue_name, message.delivery, body, reason, message.deliveries)

@@ -93,18 +93,17 @@ _LONGEST_TIME_MS = 2**53
 # -- what is stored
 
 
-def letter(queue_name: str, delivery: Delivery, body: bytes, reason: str, *, lost: int | None = None) -> Outgoing:
+def letter(queue_name: str, delivery: Delivery, body: bytes, reason: str, lost: int = 0) -> Outgoing:
     """A message as it is put to the dead letters of its queue.
 
     Parameters:
-      lost(int): How often it was lost with a worker. Default: as it says itself.
+      lost(int): How often it was lost with a worker. Default: never.
     """
     # Without half characters, which JSON allows and UTF-8 does not.
     text = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
     headers: dict[str, Any] = {REASON_HEADER: text, DIED_AT_HEADER: now_ms(), ID_HEADER: _ids.next()}
-    count = losses(delivery) if lost is None else lost
-    if count:
-        headers[LOSSES_HEADER] = count
+    if lost:
+        headers[LOSSES_HEADER] = lost
     return Outgoing(dead_letter_queue_name(queue_name), body, delivery.properties.priority, headers)
 
 

@@ -1,0 +1,113 @@
+"""What becomes of messages that were lost with their workers: the last chance, and the death after it.
+
+Those that are lost with a connection alone are in test_rabbitmq_outages.py. Runs in both worlds.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import greenq
+from greenq import group
+from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.errors import ResultFailure
+from greenq.middleware import Callbacks, GroupCallbacks, Pipelines
+from greenq.rate_limits.backends import StubBackend as Limits
+from greenq.results import Results
+from greenq.results.backends import StubBackend
+from tests.contract.fetching import requeues, take_one
+from tests.support.rabbitmq_losses import mark_all, publish_marked
+from tests.support.rabbitmq_server import shared_server
+from tests.support.waiting import PATIENCE_S, happens, until
+
+
+@pytest.fixture
+def vhost():
+    with shared_server().vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def broker(vhost):
+    broker = RabbitmqBroker(url=vhost.url, middleware=[])
+    broker.declare_queue("default")
+    yield broker
+    broker.close()
+
+
+def consume(broker, prefetch=10):
+    return broker.consume("default", prefetch=prefetch, timeout=PATIENCE_S * 1000)
+
+
+@pytest.fixture
+def start(broker):
+    """Starts a worker that is stopped after the test."""
+    workers = []
+
+    def start():
+        workers.append(greenq.Worker(broker, worker_threads=4, worker_timeout=100))
+        workers[-1].start()
+
+    yield start
+    for each in workers:
+        each.stop(PATIENCE_S * 1000)
+
+
+# -- the death of a message that was lost three times
+
+
+def test_whoever_waits_for_a_message_that_was_lost_three_times_is_told_of_its_death(broker, start):
+    results = Results(backend=StubBackend(), store_results=True)
+    for each in (Pipelines(), Callbacks(), results, GroupCallbacks(Limits())):
+        broker.add_middleware(each)
+    ran, told, ended = [], [], threading.Event()
+
+    @greenq.actor(broker=broker)
+    def work(number):
+        ran.append(number)
+
+    @greenq.actor(broker=broker)
+    def note(message, outcome):
+        told.append((message["message_id"], outcome["reason"]))
+
+    @greenq.actor(broker=broker)
+    def tell_of_the_end():
+        ended.set()
+
+    killer = work.message_with_options(args=(1,), on_dead="note")
+    last = work.message_with_options(args=(2,), pipe_ignore=True)
+    members = group([killer | last], broker=broker)
+    members.add_completion_callback(tell_of_the_end.message(), on="always")
+    members.run()
+    mark_all(broker, 2)
+
+    start()
+
+    reason = "Its worker was lost 3 times while it had this message."
+    with pytest.raises(ResultFailure, match=reason):
+        killer.get_result(backend=results.backend, block=True, timeout=PATIENCE_S * 1000)
+    with pytest.raises(ResultFailure, match=f"actor work of an earlier step.*{reason}"):
+        members.wait(timeout=PATIENCE_S * 1000)
+    happens(ended)
+    until(lambda: told == [(killer.message_id, reason)])
+    broker.join("default", 3, 20, timeout=PATIENCE_S * 1000)
+    (dead,) = broker.dead_letters_of("default").each()
+    assert (dead.message.message_id, dead.reason, dead.deliveries) == (killer.message_id, reason, 3)
+    assert ran == []
+
+
+def test_a_message_that_was_given_up_and_goes_back_is_given_up_again(broker):
+    publish_marked(broker, 2)
+    consumer = consume(broker)
+
+    first = take_one(consumer)
+    consumer.complete(requeues([first]))
+    second = take_one(consumer)
+    consumer.rest()
+    consumer.complete(requeues([second]))
+    third = take_one(consumer)
+
+    assert [(each.failed, each.deliveries) for each in (first, second, third)] == [(True, 3)] * 3
+    consumer.close()
