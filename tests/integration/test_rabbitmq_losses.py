@@ -6,18 +6,19 @@ Those that are lost with a connection alone are in test_rabbitmq_outages.py. Run
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 import greenq
 from greenq import group
-from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
 from greenq.errors import ResultFailure
 from greenq.middleware import Callbacks, GroupCallbacks, Pipelines
 from greenq.rate_limits.backends import StubBackend as Limits
 from greenq.results import Results
 from greenq.results.backends import StubBackend
-from tests.contract.fetching import requeues, take_one
+from tests.contract.fetching import acks, requeues, take, take_one
 from tests.support.rabbitmq_losses import mark_all, publish_marked
 from tests.support.rabbitmq_server import shared_server
 from tests.support.waiting import PATIENCE_S, happens, until
@@ -110,4 +111,62 @@ def test_a_message_that_was_given_up_and_goes_back_is_given_up_again(broker):
     third = take_one(consumer)
 
     assert [(each.failed, each.deliveries) for each in (first, second, third)] == [(True, 3)] * 3
+    consumer.close()
+
+
+# -- the last chance before that
+
+
+def about_trials(caplog):
+    return [each.levelname for each in caplog.records if "run one at a time" in each.message]
+
+
+def test_messages_under_suspicion_run_one_after_the_other_and_nobody_polls_for_the_end_of_one(broker, caplog):
+    caplog.set_level("INFO")
+    publish_marked(broker, 1, 1, 1)
+    consumer = consume(broker)
+    inbox = consumer._inbox
+
+    for number in range(3):
+        on_trial = take_one(consumer)
+        assert on_trial.deliveries == 2
+        if number < 2:
+            until(lambda: inbox._looking is not None)
+            assert inbox._looking_at > time.monotonic() + 1
+        consumer.complete(acks([on_trial]))
+
+    assert about_trials(caplog) == ["INFO"]
+    consumer.close()
+
+
+def test_a_backlog_under_suspicion_is_not_run_one_at_a_time_for_long(broker, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(deliveries, "ALONE_S", 0.5)
+    monkeypatch.setattr(deliveries, "_DOUBLED_EVERY_S", 0.1)
+    publish_marked(broker, *[1] * 100)
+    consumer = consume(broker, prefetch=100)
+
+    # None of them ends before all of them run.
+    running = take(consumer, 100)
+
+    assert [each.deliveries for each in running] == [2] + [1] * 99
+    assert about_trials(caplog) == ["INFO"]
+    consumer.complete(acks(running))
+    until(lambda: consumer._subscription.in_hand == 0)
+    consumer.close()
+
+
+def test_messages_that_ran_beside_each_other_go_back_as_they_came(broker, monkeypatch):
+    monkeypatch.setattr(deliveries, "ALONE_S", 0.0)
+    publish_marked(broker, 1, 1, 1)
+    consumer = consume(broker)
+    first = take(consumer, 3)
+
+    consumer.rest()
+    consumer.complete(requeues(first))
+    monkeypatch.undo()
+    again = take_one(consumer)
+
+    assert [each.deliveries for each in first] == [1, 1, 1]
+    assert again.deliveries == 1
     consumer.close()

@@ -14,7 +14,7 @@ from collections import deque
 import pytest
 
 from greenq import Message
-from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
 from greenq.brokers.rabbitmq import subscription as subscription_module
 from greenq.brokers.rabbitmq.connection import Link
 from greenq.brokers.rabbitmq.loop import Loop
@@ -55,7 +55,7 @@ def broker(vhost):
 WORKER = """
     import logging, os, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1])
     @greenq.actor(broker=broker)
@@ -73,7 +73,7 @@ WORKER = """
 SENDER = """
     import os, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=5000)
     broker.declare_queue("default")
     is_over = threading.Event()
@@ -181,7 +181,7 @@ def test_every_send_that_returned_survives_an_operator_who_closes_connections(vh
 WAITING_SENDER = """
     import os, sys, threading, time
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=60_000)
     broker.declare_queue("default", ensure=True)
     attachment = broker._attach()
@@ -273,7 +273,7 @@ def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker,
 IN_HAND = """
     import os, select, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     broker = RabbitmqBroker(url=sys.argv[1])
     may_end = threading.Event()
     @greenq.actor(broker=broker, min_backoff=10)
@@ -325,7 +325,7 @@ def has_them_again(broker):
 CUT_OFF = """
     import logging, os, select, socket, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1])
     may_end = threading.Event()
@@ -636,7 +636,7 @@ def has_failed(consumer, verdict):
 MANY = """
     import logging, os, select, sys
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1], send_timeout=2000)
     broker.declare_queue("full")
@@ -798,7 +798,8 @@ def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broke
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
 
 
-def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker):
+def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker, monkeypatch):
+    monkeypatch.setattr(deliveries, "ALONE_S", 3600)
     publish_marked(broker, 1, 0, 0)
     consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
     server.control("set_vm_memory_high_watermark", "0.00001")

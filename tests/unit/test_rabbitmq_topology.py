@@ -7,7 +7,7 @@ import time
 import pytest
 
 from greenq.brokers.rabbitmq import RabbitmqBroker
-from greenq.brokers.rabbitmq.deliveries import HEADER, MOST_LOSSES, Trials, copy, losses
+from greenq.brokers.rabbitmq.deliveries import ALONE_S, HEADER, MOST_LOSSES, Chance, Trials, copy, losses
 from greenq.brokers.rabbitmq.topology import RUNGS_MS, Topology, rung_for, wire_priority
 from greenq.brokers.rabbitmq.wire import Delivery, Properties
 
@@ -128,27 +128,92 @@ def test_a_count_that_is_none_counts_as_none(count):
     assert losses(Delivery(b"", 1, False, Properties(0, {HEADER: count}), b"")) == 0
 
 
-def test_only_one_message_at_a_time_has_its_last_chance():
-    trials = Trials()
-    first, second, third = (delivery(tag) for tag in (1, 2, 3))
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock, which stands still until it is set forward."""
+
+    class Clock:
+        now = 1000.0
+
+        def forward(self, seconds):
+            self.now += seconds
+
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def begun():
+    return []
+
+
+@pytest.fixture
+def trials(begun):
+    return Trials(lambda: begun.append(1))
+
+
+def judge(trials, *tags):
+    return [trials.judge(delivery(tag), can_count=True) for tag in tags]
+
+
+def test_only_one_message_at_a_time_has_its_last_chance(trials, begun):
     its_copy = delivery(4, MOST_LOSSES - 1)
 
-    assert [trials.may_begin(each) for each in (first, second, third)] == [True, False, False]
-    assert trials.next() is None
+    assert judge(trials, 1, 2, 3) == [Chance.ALONE, Chance.LATER, Chance.LATER]
+    assert trials.next() == []
     trials.came(its_copy)
-    assert trials.next() is None
+    assert trials.next() == []
     trials.ended(its_copy)
-    assert trials.next() is second
-    assert trials.take_waiting() == [third]
+    assert trials.next() == [delivery(2)]
+    assert trials.take_waiting() == [delivery(3)]
+    assert begun == [1]
 
 
-def test_a_copy_that_came_to_another_process_is_not_waited_for_long(monkeypatch):
-    trials = Trials()
-    trials.may_begin(delivery(1))
-    trials.may_begin(delivery(2))
+def test_a_copy_that_came_to_another_process_is_not_waited_for_long(trials, clock):
+    judge(trials, 1, 2)
 
-    later = time.monotonic() + trials.wait_s
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    clock.forward(trials.wait_s)
 
-    assert trials.next() == delivery(2)
+    assert trials.next() == [delivery(2)]
     assert trials.wait_s is None
+
+
+def test_after_a_while_more_and_more_run_beside_each_other(trials, clock):
+    judge(trials, *range(100))
+
+    running = []
+    for _ in range(4):
+        clock.forward(trials.wait_s if running else ALONE_S)
+        following = trials.next()
+        assert judge(trials, *(each.tag for each in following)) == [Chance.BESIDE] * len(following)
+        running.append(len(following))
+    trials.ended(delivery(1))
+
+    assert running == [2, 2, 4, 8]
+    assert len(trials.next()) == 1
+
+
+def test_nothing_is_looked_for_while_one_is_on_trial_until_others_may_run_beside_it(trials, clock):
+    judge(trials, 1, 2)
+    trials.came(delivery(3, MOST_LOSSES - 1))
+
+    clock.forward(1)
+
+    assert trials.wait_s == ALONE_S - 1
+
+
+def test_the_next_series_begins_one_at_a_time_again(trials, clock, begun):
+    judge(trials, 1)
+    clock.forward(2 * ALONE_S)
+
+    assert judge(trials, 2, 3) == [Chance.ALONE, Chance.LATER]
+    assert begun == [1, 1]
+
+
+def test_what_cannot_be_counted_is_not_tried_alone(trials, clock):
+    assert trials.judge(delivery(1), can_count=False) is Chance.LATER
+    clock.forward(ALONE_S)
+
+    assert trials.next() == [delivery(1)]
+    assert trials.judge(delivery(1), can_count=False) is Chance.BESIDE

@@ -23,7 +23,7 @@ from ...message import Message
 from ...names import canonical_queue_name, check_queue_name
 from ...verdict import Action, Envelope, Verdict
 from .dead_letters import letter
-from .deliveries import MOST_LOSSES, Trials, copy, losses
+from .deliveries import ALONE_S, MOST_LOSSES, Chance, Trials, copy, losses
 from .publisher import Outgoing
 from .subscription import Subscription
 from .topology import check_name, rung_for
@@ -328,10 +328,12 @@ class Inbox:
         self.users = 0
         self._attachment = attachment
         self._tag = subscription.queue_name.encode()
-        self._trials = Trials()
+        self._trials = Trials(self._tell_of_trials)
         self._lock = threading.Lock()
         self._is_sorting = False
-        self._is_looking = False
+        #: The timer of the next look for who may have the last chance, and its time on the monotonic clock.
+        self._looking: Any = None
+        self._looking_at = 0.0
         #: What is in hand, by tag; and what was when an earlier connection was lost, by its bytes.
         self._in_hand: dict[int, Any] = {}
         self._orphans: dict[bytes, Any] = {}
@@ -433,15 +435,19 @@ class Inbox:
                     if lost >= MOST_LOSSES:
                         messages.append(self._give_up(delivery))
                         continue
-                    if not is_blocked:
+                    # Nothing can be stored during an alarm. The first loss goes uncounted then, because
+                    # only by running its queue is the server's memory freed; others wait, for a while.
+                    is_counted = not is_blocked
+                    if lost == MOST_LOSSES - 1:
+                        chance = trials.judge(delivery, can_count=is_counted)
+                        if chance is Chance.LATER:
+                            self._look_again_in_time()
+                            continue
+                        is_counted = chance is Chance.ALONE
+                    if is_counted:
                         suspects.append(delivery)
                         continue
-                    # Nothing can be stored during an alarm. The first loss goes uncounted then, because
-                    # only by running its queue is the server's memory freed; the others wait for the end.
-                    if lost == MOST_LOSSES - 1:
-                        trials.postpone(delivery, _BEFORE_AGAIN_S)
-                        self._look_again_in_time()
-                        continue
+                    self._spared.add(delivery.tag)
             elif delivery.consumer_tag == self._tag:
                 self._spares_all = False
             if delivery.properties.headers:
@@ -499,20 +505,10 @@ class Inbox:
 
     def _count(self, suspects: list[Delivery]) -> None:
         """Store what may have been lost with a worker anew, with the count of that."""
-        again: list[Delivery] = []
-        groups: list[list[Outgoing]] = []
-        for delivery in suspects:
-            count = losses(delivery) + 1
-            if count < MOST_LOSSES - 1 or self._trials.may_begin(delivery):
-                groups.append([copy(delivery, self.queue_name, count)])
-            else:
-                self._look_again_in_time()
-                continue
-            again.append(delivery)
-        errors = self._attachment.store(groups)
-        stored = [delivery for delivery, error in zip(again, errors, strict=True) if error is None]
+        errors = self._attachment.store([[copy(each, self.queue_name, losses(each) + 1)] for each in suspects])
+        stored = [delivery for delivery, error in zip(suspects, errors, strict=True) if error is None]
         self.subscription.acknowledge_stored(stored)
-        lost = [delivery for delivery, error in zip(again, errors, strict=True) if error is not None]
+        lost = [delivery for delivery, error in zip(suspects, errors, strict=True) if error is not None]
         if lost:
             self.subscription.put_back(lost)
             raise next(error for error in errors if error is not None)
@@ -526,26 +522,38 @@ class Inbox:
 
     def _try_next(self) -> None:
         following = self._trials.next()
-        if following is not None and not self.subscription.put_back([following]):
-            self._trials.keep(following)  # at rest: it goes back with the others
+        if following and not self.subscription.put_back(following):
+            self._trials.keep(following)  # at rest: they go back with the others
+
+    def _tell_of_trials(self) -> None:
+        self.logger.info(
+            "Messages of queue %s that were lost with their workers %d times run one at a time, because one of them "
+            "may kill again; after %.0f s more and more of them run at once.",
+            *(self.queue_name, MOST_LOSSES - 1, ALONE_S),
+        )
 
     def _look_again_in_time(self) -> None:
-        # The copy may have come to another process, from which nothing is heard here.
-        loop = self._attachment.loop
+        # The end of the one on trial has the next one tried. But its copy may have come to another
+        # process, from which nothing is heard here; and in a while more of them may be tried.
+        self._attachment.loop.soon(self._look_later)
 
-        def look() -> None:
-            self._is_looking = False
-            if self.subscription.lost is None:
-                self._try_next()
-                begin()
+    def _look_later(self) -> None:
+        wait_s = self._trials.wait_s
+        if wait_s is None or self.subscription.lost is not None or self.subscription.is_resting:
+            return
+        at = time.monotonic() + wait_s
+        if self._looking is not None:
+            if self._looking_at <= at:
+                return
+            self._looking.cancel()
+        self._looking_at = at
+        self._looking = self._attachment.loop.later(wait_s, self._look)
 
-        def begin() -> None:
-            wait_s = self._trials.wait_s
-            if wait_s is not None and not self._is_looking:
-                self._is_looking = True
-                loop.later(wait_s, look)
-
-        loop.soon(begin)
+    def _look(self) -> None:
+        self._looking = None
+        if self.subscription.lost is None:
+            self._try_next()
+            self._look_later()
 
     # -- giving back
 
