@@ -18,8 +18,8 @@ from greenq.middleware import Callbacks, GroupCallbacks, Pipelines
 from greenq.rate_limits.backends import StubBackend as Limits
 from greenq.results import Results
 from greenq.results.backends import StubBackend
-from tests.contract.fetching import acks, requeues, take, take_one
-from tests.support.rabbitmq_losses import mark_all, publish_marked
+from tests.contract.fetching import acks, message, requeues, take, take_one
+from tests.support.rabbitmq_losses import cut_off, mark_all, publish_marked
 from tests.support.rabbitmq_server import shared_server
 from tests.support.waiting import PATIENCE_S, happens, until
 
@@ -86,7 +86,7 @@ def test_whoever_waits_for_a_message_that_was_lost_three_times_is_told_of_its_de
 
     start()
 
-    reason = "Its worker was lost 3 times while it had this message."
+    reason = "Its worker, or that one's connection, was lost 3 times while it had this message."
     with pytest.raises(ResultFailure, match=reason):
         killer.get_result(backend=results.backend, block=True, timeout=PATIENCE_S * 1000)
     with pytest.raises(ResultFailure, match=f"actor work of an earlier step.*{reason}"):
@@ -112,6 +112,25 @@ def test_a_message_that_was_given_up_and_goes_back_is_given_up_again(broker):
 
     assert [(each.failed, each.deliveries) for each in (first, second, third)] == [(True, 3)] * 3
     consumer.close()
+
+
+def test_connections_that_each_process_alone_has_lost_are_counted_and_named_in_the_reason(broker, vhost):
+    broker.enqueue(message("healthy"))
+    others = [RabbitmqBroker(url=vhost.url, middleware=[]) for _ in range(4)]
+    counts = []
+
+    for each in others:
+        each.declare_queue("default")
+        consumer = consume(each)
+        held = take_one(consumer)
+        counts.append(held.deliveries)
+        cut_off(consumer)
+
+    assert counts == [0, 1, 2, 3]
+    assert held.failed
+    assert held.reason == "Its worker, or that one's connection, was lost 3 times while it had this message."
+    for each in others:
+        each.close()
 
 
 # -- the last chance before that

@@ -69,7 +69,7 @@ class RabbitmqMessage(MessageProxy):
     def give_up(self) -> None:
         """Have it moved to the dead letters instead of being run."""
         self.is_given_up = True
-        self.fail(f"Its worker was lost {self.deliveries} times while it had this message.")
+        self.fail(f"Its worker, or that one's connection, was lost {self.deliveries} times while it had this message.")
 
 
 class RabbitmqUndecodable(Undecodable):
