@@ -231,16 +231,35 @@ class Attachment:
         """Store groups of messages, confirmed; answer for each why it is not known to be. May switch."""
         return self._store(groups, self._publisher)
 
+    def store_if_taken(self, groups: Sequence[Sequence[Outgoing]]) -> list[Batch]:
+        """The same for those who do not wait for the end of an alarm; answer a batch for each. May switch.
+
+        One with an error may be under way still, and turn out to be stored.
+        """
+        return self._publish_all(groups, self._publisher, gives_way=True)
+
     def _store(
         self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float | None = None
     ) -> list[ConnectionError | None]:
-        batches = self._publish(groups, publisher, deadline or time.monotonic() + self._timeout_s)
+        return [batch.error for batch in self._publish_all(groups, publisher, deadline)]
+
+    def _publish_all(
+        self,
+        groups: Sequence[Sequence[Outgoing]],
+        publisher: Publisher,
+        deadline: float | None = None,
+        *,
+        gives_way: bool = False,
+    ) -> list[Batch]:
+        batches = self._publish(groups, publisher, deadline or time.monotonic() + self._timeout_s, gives_way=gives_way)
         returned = [batch for batch in batches if batch.returned and batch.error is None]
         if returned:
             self._store_returned(returned, publisher)
-        return [batch.error for batch in batches]
+        return batches
 
-    def _publish(self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float) -> list[Batch]:
+    def _publish(
+        self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float, *, gives_way: bool = False
+    ) -> list[Batch]:
         if not groups:
             return []
         answer = Answer(self.loop)
@@ -252,7 +271,7 @@ class Attachment:
             if not left:
                 answer.give()
 
-        batches = [Batch(group, on_done, deadline) for group in groups]
+        batches = [Batch(group, on_done, deadline, gives_way=gives_way) for group in groups]
         publisher.submit(batches)
         answer.wait()
         return batches

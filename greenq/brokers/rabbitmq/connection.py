@@ -82,7 +82,8 @@ class Link:
         self.blocked_by: str | None = None
         #: Called in the loop with an error when an open connection was lost.
         self.on_lost: list[Callable[[ConnectionError], None]] = []
-        #: Called in the loop when the server takes messages again.
+        #: Called in the loop when the server takes no messages for now; and when it does again.
+        self.on_blocked: list[Callable[[], None]] = []
         self.on_unblocked: list[Callable[[], None]] = []
         self._waiting: list[tuple[Callable[[Any], None], Callable[[ConnectionError], None]]] = []
         self._opening: Any = None
@@ -166,6 +167,8 @@ class Link:
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked_by = frame.method.reason or "an alarm"
+        for each in self.on_blocked:
+            self.loop.guard(each)()
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked_by = None

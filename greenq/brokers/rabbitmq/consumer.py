@@ -24,7 +24,7 @@ from ...names import canonical_queue_name, check_queue_name
 from ...verdict import Action, Envelope, Verdict
 from .dead_letters import letter
 from .deliveries import ALONE_S, MOST_LOSSES, Chance, Trials, copy, losses
-from .publisher import Outgoing
+from .publisher import Batch, Outgoing
 from .subscription import Subscription
 from .topology import check_name, rung_for
 from .wire import Delivery
@@ -54,6 +54,8 @@ class RabbitmqMessage(MessageProxy):
     #: Both are done once.
     left_to_store: list[Envelope | None] | None = None
     is_written = False
+    #: Those of them that were sent, and may be stored though nobody waited for it any more: an alarm began.
+    under_way: tuple[tuple[Envelope | None, Batch], ...] = ()
     #: Whether it was lost too often to be run once more. The last loss is not in its header then.
     is_given_up = False
 
@@ -77,6 +79,7 @@ class RabbitmqUndecodable(Undecodable):
 
     left_to_store: list[Envelope | None] | None = None
     is_written = False
+    under_way: tuple[tuple[Envelope | None, Batch], ...] = ()
 
     def __init__(self, queue_name: str, error: BaseException, delivery: Delivery, subscription: Subscription) -> None:
         super().__init__(queue_name, delivery.body, error)
@@ -260,6 +263,9 @@ class RabbitmqConsumer(BatchConsumer):
 
     def _publish_what_follows(self, verdicts: list[Verdict]) -> ConnectionError | None:
         """Store what follows from these; answer why something is not known to be stored."""
+        first: ConnectionError | None = None
+        for verdict in verdicts:
+            first = first or _note_stored(verdict)
         publishing = self._attachment.publishing
         if publishing.blocked_by is not None:
             # Whoever waits for the end of an alarm keeps everybody's verdicts waiting with it, and
@@ -268,21 +274,25 @@ class RabbitmqConsumer(BatchConsumer):
         owners: list[Any] = []
         parts: list[Envelope | None] = []
         groups: list[list[Outgoing]] = []
-        first: ConnectionError | None = None
         for verdict in verdicts:
+            message: Any = verdict.message
             for part in _left_to_store(verdict):
+                if any(part is each for each, _ in message.under_way):
+                    continue
                 try:
                     # Each by itself: what is stored is not stored again because of what is refused.
                     groups.append([self._outgoing(verdict, part)])
                 except ConnectionError as error:
                     first = first or error
                 else:
-                    owners.append(verdict.message)
+                    owners.append(message)
                     parts.append(part)
-        for message, part, failure in zip(owners, parts, self._attachment.store(groups), strict=True):
-            if failure is None:
+        for message, part, batch in zip(owners, parts, self._attachment.store_if_taken(groups), strict=True):
+            if batch.error is None:
                 message.left_to_store.remove(part)
-            first = first or failure
+            elif batch.is_under_way:
+                message.under_way = (*message.under_way, (part, batch))
+            first = first or batch.error
         return first
 
     def _outgoing(self, verdict: Verdict, part: Envelope | None) -> Outgoing:
@@ -667,6 +677,19 @@ def _left_to_store(verdict: Verdict) -> list[Envelope | None]:
             message.left_to_store.append(None)
     left: list[Envelope | None] = message.left_to_store
     return left
+
+
+def _note_stored(verdict: Verdict) -> ConnectionError | None:
+    """Note what was stored after whoever waited for it was told otherwise; answer why the rest may still be."""
+    message: Any = verdict.message
+    first: ConnectionError | None = None
+    for part, batch in message.under_way:
+        if batch.is_under_way:
+            first = first or batch.error
+        elif batch.error is None:
+            message.left_to_store.remove(part)
+    message.under_way = tuple(pair for pair in message.under_way if pair[1].is_under_way)
+    return first
 
 
 def _dead_letter(queue_name: str, verdict: Verdict) -> Outgoing:

@@ -46,19 +46,34 @@ class Batch:
       messages(list[Outgoing]): The messages.
       on_done: Called in the loop when all are answered, or failed.
       deadline(float): On the monotonic clock.
+      gives_way(bool): Whether it fails at once when the server takes no messages, because of an alarm.
 
     Attributes:
       error(ConnectionError | None): Why it is not known to be stored; None if it is.
+      is_under_way(bool): Whether the server may still answer it. One that has failed may be stored
+        after all: it has no error any more then.
       returned(list[Outgoing]): Those that came back because there is no such queue.
       refused(int): How many the server refused.
     """
 
-    __slots__ = ("deadline", "error", "left", "messages", "on_done", "refused", "returned", "size")
+    __slots__ = (
+        *("deadline", "error", "gives_way", "is_under_way", "left", "messages", "on_done", "refused", "returned"),
+        "size",
+    )
 
-    def __init__(self, messages: Sequence[Outgoing], on_done: Callable[[Batch], None], deadline: float) -> None:
+    def __init__(
+        self,
+        messages: Sequence[Outgoing],
+        on_done: Callable[[Batch], None],
+        deadline: float,
+        *,
+        gives_way: bool = False,
+    ) -> None:
         self.messages = messages
         self.on_done = on_done
         self.deadline = deadline
+        self.gives_way = gives_way
+        self.is_under_way = False
         self.size = sum(len(message.body) for message in messages)
         self.left = len(messages)
         self.error: ConnectionError | None = None
@@ -93,6 +108,7 @@ class Publisher:
         self._is_looking = False
         self._methods: dict[str, bytes] = {}
         link.on_lost.append(self._on_lost)
+        link.on_blocked.append(self._give_way)
         link.on_unblocked.append(self._pump)
         link.loop.on_failure.append(self._give_up)
 
@@ -122,6 +138,7 @@ class Publisher:
             self._open()
             return
         if self._link.blocked_by is not None:
+            self._give_way()
             return
         frames: list[bytes] = []
         while self._waiting and self._has_room():
@@ -158,6 +175,7 @@ class Publisher:
             self._under_way[tag] = batch
             tag += 1
         self._next_tag = tag
+        batch.is_under_way = True
         self._bytes_under_way += batch.size
         if not batch.messages:
             self._end(batch)
@@ -207,6 +225,9 @@ class Publisher:
 
     def _end(self, batch: Batch) -> None:
         self._bytes_under_way -= batch.size
+        batch.is_under_way = False
+        if not batch.deadline and not batch.refused and not batch.returned:
+            batch.error = None  # it was answered before, and is stored after all
         if batch.error is None and batch.refused:
             text = f"RabbitMQ at {self._link.address} refused {batch.refused} of {len(batch.messages)} messages for "
             text += ", ".join(sorted({message.queue for message in batch.messages}))
@@ -228,6 +249,25 @@ class Publisher:
                         return
                     break
 
+    def _give_way(self) -> None:
+        """Fail what does not wait for the end of an alarm."""
+        # In the same deque: a thread in submit may have its hands on it.
+        for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
+            if batch.gives_way:
+                batch.error = ConnectionFailed(self._why_not_sent())
+                batch.on_done(batch)
+            else:
+                self._waiting.append(batch)
+        self._fail_under_way(lambda batch: batch.gives_way)
+
+    def _fail_under_way(self, is_meant: Callable[[Batch], bool]) -> None:
+        """Answer those that are not confirmed, and are meant."""
+        for batch in {id(batch): batch for batch in self._under_way.values()}.values():
+            if batch.deadline and is_meant(batch):
+                batch.error = ConnectionClosed(self._why_not_confirmed())
+                batch.deadline = 0.0  # it is answered; its tags stay under way
+                batch.on_done(batch)
+
     def _look(self) -> None:
         """Fail what has waited for too long."""
         self._is_looking = False
@@ -236,11 +276,7 @@ class Publisher:
             batch = self._waiting.popleft()
             batch.error = ConnectionFailed(self._why_not_sent())
             batch.on_done(batch)
-        for batch in {id(batch): batch for batch in self._under_way.values()}.values():
-            if batch.deadline and batch.deadline <= now:
-                batch.error = ConnectionClosed(self._why_not_confirmed())
-                batch.deadline = 0.0  # it is answered; its tags stay under way
-                batch.on_done(batch)
+        self._fail_under_way(lambda batch: batch.deadline <= now)
         if self._waiting or self._under_way:
             self._is_looking = True
             self._loop.later(_LOOK_EVERY_S, self._look)
@@ -276,7 +312,7 @@ class Publisher:
     def _refuse_waiting(self, error: ConnectionError) -> None:
         # After the end of the loop several threads may come here, and one call's batches count together.
         with self._refusing:
-            # Out of the same deque: a thread in submit may have its hands on it.
+            # Out of the same deque, as above.
             for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
                 batch.error = error if isinstance(error, ConnectionFailed) else ConnectionFailed(str(error))
                 batch.on_done(batch)
@@ -317,6 +353,7 @@ class Publisher:
         under_way, self._under_way = self._under_way, {}
         self._bytes_under_way = 0
         for batch in {id(batch): batch for batch in under_way.values()}.values():
+            batch.is_under_way = False
             if batch.deadline:
                 batch.error = ConnectionClosed(f"{error}; the message may be stored")
                 batch.on_done(batch)
