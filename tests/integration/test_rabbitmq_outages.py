@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 
 import pytest
 
@@ -810,9 +811,9 @@ def has_only(consumer, message):
     return list(consumer._inbox.in_hand().values()) == [message]
 
 
-def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broker, monkeypatch):
-    publish_marked(broker, 1)
-    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+@contextmanager
+def cut_off_after_storing(consumer, monkeypatch):
+    """Lose the connection as soon as something is stored, before what it stands for is acknowledged."""
     attachment = consumer._attachment
 
     def store_and_cut_off(groups, store=attachment.store):
@@ -820,16 +821,44 @@ def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broke
         cut_off(consumer)
         return errors
 
-    assert consumer.wait()
     with monkeypatch.context() as patch:
         patch.setattr(attachment, "store", store_and_cut_off)
         with pytest.raises(ConnectionClosed):
-            consumer.fetch(1)
+            yield
+
+
+def test_a_message_that_was_counted_when_the_connection_was_lost_runs_once(broker, monkeypatch):
+    publish_marked(broker, 1)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    attachment = consumer._attachment
+
+    assert consumer.wait()
+    with cut_off_after_storing(consumer, monkeypatch):
+        consumer.fetch(1)
     consumer = consume_after(broker, consumer)
     consumer.complete(acks(take(consumer)))
 
     until(lambda: attachment.in_hand("default") == 0)
     consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
+def test_a_message_that_was_going_back_when_the_connection_was_lost_runs_once(broker, monkeypatch):
+    publish_marked(broker, 1)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    attachment = consumer._attachment
+    (held,) = take(consumer)
+
+    consumer.rest()
+    with cut_off_after_storing(consumer, monkeypatch):
+        consumer.complete(requeues([held]))
+    consumer = consume_after(broker, consumer)
+    (again,) = take(consumer)
+    consumer.complete(acks([again]))
+
+    until(lambda: attachment.in_hand("default") == 0)
+    consumer.close()
+    assert again.deliveries == 1
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
 
 

@@ -395,7 +395,7 @@ class Inbox:
         # In the loop. Whoever brings the verdict looks at the subscription first.
         with self._lock:
             message = self._orphans.pop(delivery.body, None)
-            if message is None:
+            if message is None or message.is_written:
                 if not self._orphans and time.monotonic() > self._adopting_until:
                     self.subscription.adopt(None)
                     self.subscription.never_acknowledged.clear()
@@ -576,11 +576,22 @@ class Inbox:
         if counted:
             errors = self._attachment.store([[self._uncounted(delivery)] for delivery in counted])
             stored = [delivery for delivery, error in zip(counted, errors, strict=True) if error is None]
-            self.subscription.acknowledge(stored)
             tags = {delivery.tag for delivery in stored}
+            self._note_gone(tags)
+            self.subscription.acknowledge_stored(stored)
             deliveries = [delivery for delivery in deliveries if delivery.tag not in tags]
         self._spared.difference_update(delivery.tag for delivery in deliveries)
         self.subscription.give_back([delivery.tag for delivery in deliveries])
+
+    def _note_gone(self, tags: set[int]) -> None:
+        # Copies of these are stored: whatever becomes of the connection now, nobody gives them back again.
+        with self._lock:
+            gone = [self._in_hand[tag] for tag in tags if tag in self._in_hand]
+            for message in gone:
+                message.is_written = True
+        for message in gone:
+            if message.subscription is not self.subscription:  # it was adopted while its copy was on the way
+                message.subscription.acknowledge_stored([message.delivery])
 
     def _goes_back_anew(self, delivery: Delivery) -> bool:
         # One that came marked, and that nobody has looked at, has a loss yet to be counted.
