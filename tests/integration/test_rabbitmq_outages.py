@@ -24,6 +24,7 @@ from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
 from tests.contract.fetching import acks, message, names, requeues, take
+from tests.support.lines import Lines
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_losses import consume_after, cut_off, lose, publish_marked
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
@@ -96,32 +97,6 @@ SENDER = """
     for thread in threads: thread.join()
     broker.close()
 """
-
-
-class Lines:
-    """What a script prints, as it comes."""
-
-    def __init__(self, script):
-        self.script = script
-        self.lines = []
-        self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._read, args=(script.process.stdout,), daemon=True)
-        self._thread.start()
-
-    def _read(self, stream):
-        for line in stream:
-            with self._news:
-                self.lines.append(line.strip())
-                self._news.notify_all()
-
-    def wait_for(self, wanted, timeout_s=PATIENCE_S):
-        with self._news:
-            found = self._news.wait_for(lambda: wanted(self.lines), timeout_s)
-        assert found, f"after {timeout_s} s: {len(self.lines)} lines, {self.lines[-5:]}; errors: {self.script.errors}"
-
-    def rest(self):
-        self._thread.join(PATIENCE_S)
-        return self.lines
 
 
 def finish(script, lines):
