@@ -8,13 +8,15 @@ from __future__ import annotations
 import socket
 import time
 
+import pika
 import pytest
 
 from greenq.brokers.rabbitmq import RabbitmqBroker, loop
 from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.runtime import is_patched
 from tests.contract.fetching import message, names, take
-from tests.support.rabbitmq_server import shared_server
+from tests.support.processes import output_of
+from tests.support.rabbitmq_server import free_ports, shared_server
 from tests.support.waiting import PATIENCE_S, beside, until
 
 
@@ -261,3 +263,61 @@ def test_a_virtual_host_with_enough_connections_is_away_and_not_refused(vhost):
 
     assert not isinstance(raised.value, BrokerUnusable)
     broker.close()
+
+
+# -- what pika logs
+
+
+def lines_of_pika(caplog):
+    return [each for each in caplog.records if each.name.partition(".")[0] == "pika"]
+
+
+def test_importing_the_broker_leaves_the_applications_loggers_as_they_are():
+    levels = output_of(
+        """
+        import logging
+        import greenq.brokers.rabbitmq
+        print(logging.getLogger("pika").level, logging.getLogger("pika").disabled)
+        """
+    )
+    assert levels == ["0 False"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_pika_logs_the_applications_lost_connections_and_not_those_of_the_broker(host, caplog):
+    caplog.set_level("INFO")
+    nowhere = pika.ConnectionParameters(host, free_ports(1)[0])
+    broker = RabbitmqBroker(parameters=nowhere, middleware=[])
+
+    with pytest.raises(ConnectionFailed, match="cannot be reached"):
+        broker.connect()
+    with pytest.raises(ConnectionFailed, match="cannot be reached"):
+        _ = broker.connection
+    assert lines_of_pika(caplog) == []
+
+    with pytest.raises((pika.exceptions.AMQPError, OSError)):
+        pika.BlockingConnection(nowhere)
+    assert lines_of_pika(caplog) != []
+    broker.close()
+
+
+def test_whoever_sets_pikas_level_to_debug_sees_its_lines_about_the_broker(caplog):
+    caplog.set_level("DEBUG", logger="pika")
+    broker = RabbitmqBroker(url=f"amqp://127.0.0.1:{free_ports(1)[0]}", middleware=[])
+
+    with pytest.raises(ConnectionFailed):
+        broker.connect()
+
+    assert any(each.levelname == "ERROR" for each in lines_of_pika(caplog))
+    broker.close()
+
+
+def test_a_connection_that_is_lost_is_no_line_of_pikas(vhost, broker, caplog):
+    caplog.set_level("INFO")
+    consumer = consume(broker)
+
+    vhost.close_connections()
+
+    with pytest.raises(ConnectionClosed):
+        consume_all(consumer)
+    assert lines_of_pika(caplog) == []

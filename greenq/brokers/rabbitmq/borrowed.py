@@ -17,6 +17,7 @@ import pika.exceptions
 
 from ...errors import ConnectionFailed
 from ...runtime import current
+from . import pika_log
 from .connection import explain
 from .parameters import where_all
 
@@ -68,7 +69,9 @@ class BorrowedConnections:
         mine: _Borrowed | None = getattr(self._local, "mine", None)
         if mine is None or not mine.connection.is_open:
             try:
-                mine = _Borrowed(pika.BlockingConnection(list(self._endpoints)))
+                with pika_log.kept_back:  # what it would say is in the error
+                    pika_log.watch()
+                    mine = _Borrowed(pika.BlockingConnection(list(self._endpoints)))
             except (pika.exceptions.AMQPError, OSError) as error:
                 where = where_all(self._endpoints)
                 raise ConnectionFailed(f"RabbitMQ at {where} cannot be reached: {explain(error)}") from None

@@ -9,7 +9,6 @@ Everything but ``ask`` and ``close`` is called in the loop (see loop.py) and ans
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,11 +22,6 @@ from .parameters import where, where_all
 
 #: Seconds after which a server that does not answer counts as away.
 TIMEOUT_S = 10.0
-
-# pika reports each broken connection with several lines and tracebacks, and again on the next
-# attempt; what matters is in the errors that are raised. Who wants its lines sets their level.
-if logging.getLogger("pika").level == logging.NOTSET:
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 class Call(NamedTuple):

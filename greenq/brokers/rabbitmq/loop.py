@@ -22,6 +22,7 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 
 from ...errors import ConnectionClosed
 from ...runtime import Runtime, current, is_patched
+from . import pika_log
 from .pulse import Pulse, Pulsing
 from .wire import ThreadConnection
 
@@ -102,6 +103,7 @@ class Loop:
         #: Requests of those who are woken together; None while each is woken at once.
         self._held: list[Any] | None = None
         self._place: _HubPlace | _ThreadPlace = (_HubPlace if is_patched() else _ThreadPlace)(self)
+        pika_log.watch()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have this called, after all that was asked for before. From any thread.
@@ -121,23 +123,25 @@ class Loop:
     def _run_calls(self) -> None:
         self._is_scheduled = False
         calls = self._calls
-        for _ in range(len(calls)):
-            if not calls:
-                return  # the end has run the rest
-            call = calls.popleft()
-            try:
-                call()
-            except Exception as error:
-                self.fail(error)
+        with pika_log.kept_back:
+            for _ in range(len(calls)):
+                if not calls:
+                    return  # the end has run the rest
+                call = calls.popleft()
+                try:
+                    call()
+                except Exception as error:
+                    self.fail(error)
 
     def guard(self, call: Callable[..., Any]) -> Callable[..., None]:
         """The same function for pika to call: what it raises is taken care of."""
 
         def guarded(*args: Any) -> None:
-            try:
-                call(*args)
-            except Exception as error:
-                self.fail(error)
+            with pika_log.kept_back:
+                try:
+                    call(*args)
+                except Exception as error:
+                    self.fail(error)
 
         return guarded
 
@@ -259,9 +263,11 @@ class Loop:
 def _guarded(io: Any, guard: Callable[[Callable[..., Any]], Callable[..., None]]) -> Any:
     """pika's services, with care taken of what is raised by all that they have a loop call."""
     add, later, set_reader, set_writer = io.add_callback_threadsafe, io.call_later, io.set_reader, io.set_writer
+    look_up = io.getaddrinfo
     io.add_callback_threadsafe = lambda callback: add(guard(callback))
     io.call_later = lambda delay, callback: later(delay, guard(callback))
     io.set_reader = lambda fd, on_readable: set_reader(fd, guard(on_readable))
+    io.getaddrinfo = lambda on_done, **asked: look_up(on_done=guard(on_done), **asked)
     io.set_writer = lambda fd, on_writable: set_writer(fd, guard(on_writable))
     return io
 
@@ -326,7 +332,8 @@ class _ThreadPlace:
     def _run(self) -> None:
         while not self._is_ended:
             try:
-                self._loop.start()
+                with pika_log.kept_back:
+                    self._loop.start()
             except BaseException as error:
                 # Of pika's loop itself, because all that it calls is guarded. It can start again.
                 self._fail(error)
@@ -337,7 +344,8 @@ class _ThreadPlace:
         return ThreadConnection(parameters, custom_ioloop=self.io, on_failure=self._fail, **callbacks)
 
     def wake(self, call: Callable[[], None]) -> None:
-        self._loop.add_callback_threadsafe(call)
+        with pika_log.kept_back:
+            self._loop.add_callback_threadsafe(call)
 
     def end(self) -> None:
         self._is_ended = True
