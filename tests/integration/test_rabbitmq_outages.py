@@ -888,3 +888,34 @@ def test_a_rest_that_the_server_answers_too_late_loses_nothing_that_was_sent_ahe
     until(lambda: consumer._subscription.is_resting)
 
     assert names(take(consumer, 3)) == [0, 1, 2]
+
+
+def test_a_channel_that_the_server_opens_too_late_is_closed(broker, monkeypatch):
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+    channels = broker._attach().consuming.connection._channels
+    until(lambda: not channels)
+    with monkeypatch.context() as patch:
+        patch.setattr(subscription_module, "TIMEOUT_S", 0.0)
+        with pytest.raises(ConnectionClosed, match="did not answer"):
+            broker.consume("default")
+
+    broker.enqueue(message("next"))
+    assert names(take(broker.consume("default", timeout=PATIENCE_S * 1000))) == ["next"]
+    until(lambda: len(channels) == 1)
+
+
+def test_a_consumer_that_the_server_starts_too_late_costs_its_channel_and_not_the_connection(broker, monkeypatch):
+    broker.enqueue(message("first"))
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    connection = broker._attach().consuming.connection
+    with monkeypatch.context() as patch:
+        patch.setattr(subscription_module, "TIMEOUT_S", 0.0)
+        with pytest.raises(ConnectionClosed, match="did not start to deliver"):
+            consumer.wait()
+
+    until(lambda: consumer._subscription.lost is not None)
+    consumer = consume_after(broker, consumer)
+
+    assert names(take(consumer)) == ["first"]
+    assert broker._attach().consuming.connection is connection
+    until(lambda: len(connection._channels) == 1)

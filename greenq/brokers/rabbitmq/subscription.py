@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ...errors import ConnectionClosed, ConnectionError
@@ -82,6 +83,9 @@ class Subscription:
 
         def on_channel(channel: Any) -> None:
             self._channel = channel
+            if answer.is_given:  # nobody waits any more
+                channel.close()
+                return
             connection.takers[channel.channel_number] = DeliveryTaker(self._on_deliveries)
             channel.add_on_cancel_callback(lambda _frame: self._on_cancelled())
             answer.give()
@@ -124,6 +128,8 @@ class Subscription:
             self._consumer_tags = list(tags)
 
             def go_on(_frame: Any) -> None:
+                if answer.is_given:  # too late, and the channel is about to end
+                    return
                 if not tags:
                     answer.give()
                     return
@@ -135,9 +141,17 @@ class Subscription:
 
         try:
             self._loop.ask(begin, TIMEOUT_S, "start to deliver")
-        except BaseException:
-            self._is_consuming = False
+        except ConnectionError as error:
+            # Nobody knows how far it came, and RabbitMQ ends a whole connection on which a consumer
+            # begins a second time. So the next one has a channel of its own.
+            self._loop.soon(partial(self._give_up, error))
             raise
+
+    def _give_up(self, error: ConnectionError) -> None:
+        channel = self._channel
+        self._lose(ConnectionClosed(str(error)))
+        if channel.is_open:
+            channel.close()
 
     def _on_deliveries(self, deliveries: list[Delivery]) -> None:
         with self._lock:
