@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import greenq
-from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.rabbitmq import RabbitmqBroker, publisher
 from greenq.brokers.rabbitmq import dead_letters as looks
 from greenq.brokers.rabbitmq.connection import Link
 from greenq.brokers.rabbitmq.loop import Loop
@@ -356,6 +356,30 @@ def test_a_send_that_returned_is_in_the_queue(vhost, patched):
     assert line == "2000"
 
 
+@pytest.mark.parametrize(("bound", "most"), [("_WINDOW_MESSAGES", 7), ("_WINDOW_BYTES", 3000)])
+def test_no_more_than_a_window_of_messages_is_sent_unconfirmed(broker, monkeypatch, bound, most):
+    send(broker, "first")
+    monkeypatch.setattr(publisher, bound, most)
+    at_once = []
+
+    def put_and_note(self, batch, frames, put=Publisher._put):
+        put(self, batch, frames)
+        at_once.append((len(self._under_way), self._bytes_under_way))
+
+    monkeypatch.setattr(Publisher, "_put", put_and_note)
+    body = "x" * 500
+    threads = [threading.Thread(target=send, args=(broker, body)) for _ in range(200)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(PATIENCE_S)
+
+    assert counts(broker)[0] == 201
+    assert 1 < max(messages for messages, _ in at_once) <= 7
+    if bound == "_WINDOW_BYTES":  # the last one may be across it
+        assert max(size for _, size in at_once) < most + 1000
+
+
 def test_a_message_that_the_server_refuses_is_an_error_that_says_so(open_broker):
     broker = open_broker(queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     send(broker, 1)
@@ -584,6 +608,37 @@ def test_messages_of_a_stopping_worker_are_for_others_while_its_last_job_runs(br
 
     assert sorted(names(others)) == list(range(1, 10))
     assert worker.jobs_done == 1
+
+
+def test_what_several_queues_had_sent_ahead_goes_back_to_its_places_when_the_worker_stops(broker, open_broker):
+    queues, may_end, ran = ["first", "second", "third"], threading.Event(), []
+
+    def work(number):
+        ran.append(number)
+        may_end.wait(PATIENCE_S)
+
+    worker_broker = open_broker()
+    for name in queues:
+        greenq.actor(work, broker=worker_broker, actor_name=name, queue_name=name)
+        broker.declare_queue(name)
+        broker.enqueue_many([message(number, actor_name=name, queue_name=name) for number in range(4)])
+    worker = greenq.Worker(worker_broker, worker_threads=2)
+    worker.start()
+    in_hand = worker_broker._attach().in_hand
+    wait_until(lambda: len(ran) == 2 and all(in_hand(name) == 2 for name in queues))
+
+    with beside(worker.stop, PATIENCE_S * 1000):
+        wait_until(lambda: sum(in_hand(name) for name in queues) == 2)
+        may_end.set()
+    worker_broker.close()
+
+    left = {name: [] for name in queues}
+    for name in queues:
+        while (found := broker.channel.basic_get(name, auto_ack=True)) and found[0] is not None:
+            left[name].append(greenq.Message.decode(found[2]).args[0])
+    assert sorted(ran + [number for numbers in left.values() for number in numbers]) == sorted([*range(4)] * 3)
+    assert all(numbers == sorted(numbers) for numbers in left.values())
+    assert len(ran) == 2
 
 
 def test_a_verdict_on_a_message_of_a_lost_connection_is_refused_and_stores_nothing(broker, consumer, open_broker):
