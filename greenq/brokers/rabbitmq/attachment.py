@@ -350,6 +350,7 @@ class Attachment:
         for inbox in list(self._inboxes.values()):
             with contextlib.suppress(ConnectionError):
                 inbox.rest()
+            self.loop.soon(inbox.subscription.write_held_back)
         self.consuming.close()
         self.publishing.close()
         self.loop.close()

@@ -25,6 +25,9 @@ from .connection import TIMEOUT_S, Link, refusal
 from .loop import Answer
 from .wire import Delivery, DeliveryTaker, ack, requeue, write
 
+#: Seconds in which a hub that stood still reads what came meanwhile, the end of the connection perhaps.
+_READ_S = 0.1
+
 #: AMQP counts in 16 bits.
 _MOST_PREFETCH = 65_535
 
@@ -57,6 +60,8 @@ class Subscription:
         #: Bytes of messages that were settled, and whose ack was never sent because the connection
         #: was lost before: the server is sure to deliver them again.
         self.never_acknowledged: Counter[bytes] = Counter()
+        #: Settled, and their acks held back until it is known whether the connection is still there.
+        self._held_back: list[Delivery] = []
         #: Bytes of messages that were here when the channel was lost, and that no job has had.
         self.untouched: Counter[bytes] = Counter()
         self._consumer_tags: list[str] = []
@@ -110,6 +115,7 @@ class Subscription:
                 self.untouched.update(delivery.body for delivery in (*self._buffer, *self._delayed))
                 self._buffer.clear()
                 self._delayed.clear()
+            self.write_held_back()
             self._wake()
             self._link.on_lost.remove(self._lose)
 
@@ -205,6 +211,7 @@ class Subscription:
 
         def begin(answer: Answer) -> None:
             channel = self._channel
+            self.write_held_back()
             if self.lost is not None or not channel.is_open:
                 answer.give()
                 return
@@ -320,6 +327,25 @@ class Subscription:
         if self.lost is not None:
             self.never_acknowledged.update(delivery.body for delivery in deliveries)
             return
+        if self._channel.connection.may_be_given_up:
+            # A hub that stood still for longer than the server waits for heartbeats. What is written
+            # to a connection that has ended is gone, and nobody would know: all would run again, and
+            # what stops the hub for so long each time would do so for ever. So the end is read first.
+            if not self._held_back:
+                self._loop.later(_READ_S, self.write_held_back)
+            self._held_back += deliveries
+            return
+        self._write_acks(deliveries)
+
+    def write_held_back(self) -> None:
+        """Write acks that were held back, now. In the loop."""
+        deliveries, self._held_back = self._held_back, []
+        if deliveries and self.lost is not None:
+            self.never_acknowledged.update(delivery.body for delivery in deliveries)
+        elif deliveries:
+            self._write_acks(deliveries)
+
+    def _write_acks(self, deliveries: Sequence[Delivery]) -> None:
         tags = [delivery.tag for delivery in deliveries]
         number = self._channel.channel_number
         upto = self._settle(tags)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -97,6 +98,8 @@ class BulkReading(_PikaConnection):
         self._on_failure = on_failure
         #: By channel number.
         self.takers: dict[int, Taker] = {}
+        #: When something was read last, on the monotonic clock.
+        self.read_at = time.monotonic()
         self.bytes_received = 0
         self._frame_buffer = b""
         super().__init__(*args, **kwargs)
@@ -107,12 +110,22 @@ class BulkReading(_PikaConnection):
         super()._proto_connection_made(transport)
 
     def _on_data_available(self, data_in: bytes) -> None:
+        self.read_at = time.monotonic()
         try:
             self._give_out(data_in)
         except Exception as error:
             if not isinstance(error, _NOT_AMQP):
                 self._on_failure(error)
             raise  # pika gives up the connection
+
+    @property
+    def may_be_given_up(self) -> bool:
+        """Whether nothing was read for so long that the server may have given up, unnoticed yet.
+
+        It sends a heartbeat twice in the time of one; so whoever should have read them stood still.
+        """
+        heartbeat = self.params.heartbeat
+        return bool(heartbeat) and time.monotonic() - self.read_at > heartbeat
 
     def _give_out(self, data_in: bytes) -> None:
         if not self.takers:
