@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from tests.contract.brokers import CASES
-from tests.lanes import IN_BOTH_WORLDS, LANES, ON_GREENLETS_ALONE, ROOT
+from tests.contract.conftest import ON_GREENLETS, ON_THREADS
+from tests.lanes import IN_BOTH_WORLDS, LANES, ROOT
 from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
@@ -102,5 +103,6 @@ def test_every_test_is_in_one_lane(name):
 
 
 def test_what_is_left_out_in_one_world_are_cases_of_the_contract():
-    assert set(ON_GREENLETS_ALONE) < set(CASES)
+    assert set(CASES) > ON_GREENLETS | ON_THREADS
+    assert not ON_GREENLETS & ON_THREADS
     assert "tests/contract" in IN_BOTH_WORLDS
