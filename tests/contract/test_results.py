@@ -310,7 +310,7 @@ def test_a_task_that_is_cancelled_waits_no_more(backend):
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_a_task_that_is_cancelled_as_it_is_told_waits_no_more(turns):
+def test_a_task_that_is_cancelled_as_it_is_told_waits_no_more(turns, monkeypatch):
     backend = greenq.results.backends.StubBackend()
     sent, bells, closed = message(), [], []
 
@@ -329,7 +329,7 @@ def test_a_task_that_is_cancelled_as_it_is_told_waits_no_more(turns):
         return Watched(backend.values, key)
 
     ring = []
-    backend.values.watch = watch
+    monkeypatch.setattr(backend.values, "watch", watch)
 
     async def main():
         task = asyncio.ensure_future(sent.aget_result(backend=backend, timeout=PATIENCE_MS))
