@@ -46,9 +46,10 @@ class Script:
       text(str): Python; what it prints is read here, what it reads is written here.
       arguments: Found in ``sys.argv[1:]``.
       patched(bool): Whether gevent's patch is its first act.
+      lives_s(float): When it is killed, whatever it does.
     """
 
-    def __init__(self, text: str, *arguments: object, patched: bool = False) -> None:
+    def __init__(self, text: str, *arguments: object, patched: bool = False, lives_s: float = 3 * PATIENCE_S) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", (PATCH if patched else "") + dedent(text), *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -61,7 +62,7 @@ class Script:
         self.errors = ""
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
         self._reader.start()
-        self._deadline = threading.Timer(3 * PATIENCE_S, self.process.kill)
+        self._deadline = threading.Timer(lives_s, self.process.kill)
         self._deadline.daemon = True
         self._deadline.start()
 
@@ -108,9 +109,9 @@ class Script:
 
 
 @contextmanager
-def running(text: str, *arguments: object, patched: bool = False):
+def running(text: str, *arguments: object, patched: bool = False, lives_s: float = 3 * PATIENCE_S):
     """A script that runs beside the block and is killed after it."""
-    script = Script(text, *arguments, patched=patched)
+    script = Script(text, *arguments, patched=patched, lives_s=lives_s)
     try:
         yield script
     finally:

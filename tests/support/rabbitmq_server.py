@@ -10,6 +10,7 @@ guard that reads from a pipe and kills the group when the pipe's other end is go
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -180,13 +181,18 @@ class RabbitmqServer:
     @contextmanager
     def vhost(self) -> Iterator[Vhost]:
         """A new virtual host, deleted after the block with all that is in it."""
-        vhost = Vhost(self, "test-" + uuid.uuid4().hex[:12])
-        self.api("PUT", f"vhosts/{vhost.name}", {})
-        self.api("PUT", f"permissions/{vhost.name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        vhost = self.new_vhost()
         try:
             yield vhost
         finally:
             self.api("DELETE", f"vhosts/{vhost.name}")
+
+    def new_vhost(self) -> Vhost:
+        """A new virtual host, which is there until the node ends."""
+        vhost = Vhost(self, "test-" + uuid.uuid4().hex[:12])
+        self.api("PUT", f"vhosts/{vhost.name}", {})
+        self.api("PUT", f"permissions/{vhost.name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        return vhost
 
 
 class Vhost:
@@ -218,6 +224,11 @@ class Vhost:
     def connections(self) -> list[str]:
         """The names of the connections to it. New ones are shown after a moment."""
         return [each["name"] for each in self.server.api("GET", f"vhosts/{self.name}/connections") if "name" in each]
+
+    def close_connection(self, name: str) -> None:
+        """Close one of them, as an operator does; nothing happens if it is gone."""
+        with contextlib.suppress(HTTPError):
+            self.server.api("DELETE", f"connections/{quote(name)}")
 
     def close_connections(self) -> None:
         """Close all connections to it, as an operator does."""
