@@ -131,6 +131,52 @@ def open_ledger_broker(
     return broker
 
 
+# -- scripts
+
+#: Runs what comes; lets what it holds go on at a first line, and stops at a second.
+WORKER = """
+import logging, os, pathlib, select, sys, threading
+import greenq
+from tests.support.rabbitmq_ledger import Ledger, open_ledger_broker
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+go_on = threading.Event()
+broker = open_ledger_broker(*sys.argv[1:3], Ledger(pathlib.Path(sys.argv[3])), until=go_on)
+worker = greenq.Worker(broker, worker_threads=32)
+worker.start()
+def wait_for_line():
+    select.select([0], [], [])  # in place of readline, which would stop a hub
+    os.read(0, 100)
+wait_for_line()
+go_on.set()
+wait_for_line()
+worker.stop(20_000)
+broker.close()
+"""
+
+#: Sends from twenty greenlets or threads until there is a line, and notes each send that returned.
+SENDER = """
+import os, pathlib, select, sys, threading
+import greenq
+from tests.support.rabbitmq_ledger import Ledger, open_ledger_broker
+ledger = Ledger(pathlib.Path(sys.argv[3]))
+broker = open_ledger_broker(*sys.argv[1:3], ledger, send_timeout=5000)
+work, is_over = broker.get_actor("work"), threading.Event()
+def send_all():
+    while not is_over.wait(0.04):
+        try:
+            sent = work.send("plain")
+        except greenq.ConnectionError:
+            continue
+        ledger.note("sent", "plain", sent.message_id)
+threads = [threading.Thread(target=send_all) for _ in range(20)]
+for thread in threads: thread.start()
+select.select([0], [], [])
+is_over.set()
+for thread in threads: thread.join()
+broker.close()
+"""
+
+
 # -- deaths
 
 #: Each call to the server: whose it is, its name, and whether one with these arguments and answer counts.
