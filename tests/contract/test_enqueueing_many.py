@@ -9,6 +9,9 @@ from tests.support.recorder import Recorder
 
 from .fetching import message, names, take
 
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 
 def test_many_messages_come_in_their_order(broker, consume):
     broker.enqueue_many(message(number) for number in range(2500))

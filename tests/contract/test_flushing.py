@@ -11,6 +11,9 @@ from tests.support.waiting import PATIENCE_S
 
 from .fetching import acks, message, nacks, names, take
 
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 
 def test_flush_drops_waiting_delayed_and_dead_messages(broker, consumer, dead):
     broker.enqueue(message("dead"))

@@ -7,6 +7,9 @@ import pytest
 import greenq
 from tests.support.recorder import MESSAGE_HOOKS, Recorder
 
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 JOIN = {"timeout": 20_000}
 
 

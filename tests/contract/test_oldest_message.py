@@ -8,6 +8,9 @@ from tests.support.waiting import until
 
 from .fetching import message, take_one
 
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 
 @pytest.fixture
 def age(broker):

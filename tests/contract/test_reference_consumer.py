@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .fetching import message, names
+
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
 
 
 def test_next_answers_none_when_the_queue_is_idle(consume):

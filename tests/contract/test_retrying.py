@@ -13,6 +13,9 @@ from tests.support.waiting import happens
 
 from .fetching import names
 
+# Of the worker and the server, and of nothing that is different in each world.
+pytestmark = pytest.mark.shared_out
+
 JOIN = {"timeout": 20_000}
 
 

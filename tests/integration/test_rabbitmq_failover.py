@@ -23,6 +23,10 @@ ON_S = 3
 PASSWORD = "only-for-friends"
 
 
+# Two servers take long to start, and the worker is tested in both worlds here.
+pytestmark = pytest.mark.starts_both_worlds
+
+
 @pytest.fixture(scope="module")
 def servers():
     with rabbitmq_server() as first, rabbitmq_server() as second:
