@@ -13,7 +13,7 @@ from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.errors import ConnectionError
 from tests.contract.fetching import message
 from tests.support.lines import Lines
-from tests.support.processes import both_worlds, running
+from tests.support.processes import running
 from tests.support.rabbitmq_server import rabbitmq_server
 from tests.support.waiting import PATIENCE_S, until
 
@@ -23,8 +23,8 @@ ON_S = 3
 PASSWORD = "only-for-friends"
 
 
-# Two servers take long to start, and the worker is tested in both worlds here.
-pytestmark = pytest.mark.starts_both_worlds
+# Two servers take long to start.
+pytestmark = pytest.mark.threads_alone
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,10 @@ def is_settled(server):
 
 
 @pytest.mark.in_time
-@both_worlds
-def test_a_worker_goes_on_at_the_next_server_when_one_is_killed_and_at_the_first_when_that_is_back(servers, patched):
+def test_a_worker_goes_on_at_the_next_server_when_one_is_killed_and_at_the_first_when_that_is_back(servers):
     first, second = servers
     urls = ";".join(f"amqp://friend:{PASSWORD}@127.0.0.1:{each.port}" for each in servers)
-    with running(WORKER, urls, patched=patched) as script:
+    with running(WORKER, urls, patched=True) as script:
         ran = Lines(script)
         send_to(first, 1)
         ran.wait_for(lambda lines: "1" in lines)

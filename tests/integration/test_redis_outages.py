@@ -293,6 +293,7 @@ def test_a_script_that_never_ends_is_an_outage_until_it_is_killed(open_broker, s
 
 
 @pytest.mark.in_time
+@pytest.mark.greenlets_alone  # 12 seconds of nothing
 def test_a_server_that_stands_still_for_longer_than_the_default_time_out_costs_nothing(server, start, outage_lines):
     stands_still_s, at_once_s = 12, 3  # of a time-out of 5 s, and a lease of 15 s
     broker = RedisBroker(url=server.url)
