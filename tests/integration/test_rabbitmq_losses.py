@@ -13,12 +13,12 @@ import pytest
 import greenq
 from greenq import group
 from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
-from greenq.errors import ResultFailure
+from greenq.errors import ConnectionFailed, ResultFailure
 from greenq.middleware import Callbacks, GroupCallbacks, Pipelines
 from greenq.rate_limits.backends import StubBackend as Limits
 from greenq.results import Results
 from greenq.results.backends import StubBackend
-from tests.contract.fetching import acks, message, requeues, take, take_one
+from tests.contract.fetching import acks, message, names, requeues, take, take_one
 from tests.support.rabbitmq_losses import cut_off, mark_all, publish_marked
 from tests.support.rabbitmq_server import shared_server
 from tests.support.waiting import PATIENCE_S, happens, until
@@ -189,3 +189,33 @@ def test_messages_that_ran_beside_each_other_go_back_as_they_came(broker, monkey
     assert [each.deliveries for each in first] == [1, 1, 1]
     assert again.deliveries == 1
     consumer.close()
+
+
+# -- where a loss cannot be counted
+
+
+def test_messages_of_a_lost_worker_run_though_their_queue_is_full(vhost, monkeypatch):
+    monkeypatch.setattr(deliveries, "ALONE_S", 0.5)
+    limit = {"x-max-length": 2, "x-overflow": "reject-publish"}
+    broker, killed = (RabbitmqBroker(url=vhost.url, middleware=[], queue_arguments=limit) for _ in range(2))
+    for each in (broker, killed):
+        each.declare_queue("default")
+    publish_marked(broker, 0)
+    broker.enqueue(message("new"))
+    theirs = consume(killed, prefetch=2)
+    assert sorted(each.deliveries for each in take(theirs, 2)) == [0, 1]
+    for _ in range(2):
+        broker.enqueue(message("filling"))
+    with pytest.raises(ConnectionFailed, match="refused"):
+        broker.enqueue(message("one too many"))
+    cut_off(theirs)
+
+    # One of them has its last chance now; both run as they came, because the queue stays full.
+    consumer = consume(broker, prefetch=2)
+    running = take(consumer, 2)
+
+    assert sorted((each.deliveries, *each.args) for each in running) == [(0, "new"), (1, 0)]
+    consumer.complete(acks(running))
+    assert names(take(consumer, 2)) == ["filling", "filling"]
+    for each in (broker, killed):
+        each.close()

@@ -466,7 +466,7 @@ class Inbox:
             messages.append(message)
         if suspects:
             try:
-                self._count(suspects)
+                messages += self._count(suspects)
             except BaseException as error:
                 if messages and isinstance(error, ConnectionError) and subscription.lost is None:
                     return messages  # the others wait in their places
@@ -513,15 +513,45 @@ class Inbox:
             )
         return message
 
-    def _count(self, suspects: list[Delivery]) -> None:
-        """Store what may have been lost with a worker anew, with the count of that."""
-        errors = self._attachment.store([[copy(each, self.queue_name, losses(each) + 1)] for each in suspects])
-        stored = [delivery for delivery, error in zip(suspects, errors, strict=True) if error is None]
+    def _count(self, suspects: list[Delivery]) -> list[MessageProxy]:
+        """Store what may have been lost with a worker anew, with the count of that.
+
+        Answers those that run uncounted, because the queue is full and refused their copies: only
+        by being run does it take messages again.
+        """
+        copies = [[copy(each, self.queue_name, losses(each) + 1)] for each in suspects]
+        batches = self._attachment.store_if_taken(copies)
+        stored: list[Delivery] = []
+        refused: list[Delivery] = []
+        failed: list[Delivery] = []
+        first: ConnectionError | None = None
+        for delivery, batch in zip(suspects, batches, strict=True):
+            if batch.error is None:
+                stored.append(delivery)
+            elif batch.refused:
+                refused.append(delivery)
+            else:
+                failed.append(delivery)
+                first = first or batch.error
         self.subscription.acknowledge_stored(stored)
-        lost = [delivery for delivery, error in zip(suspects, errors, strict=True) if error is not None]
-        if lost:
-            self.subscription.put_back(lost)
-            raise next(error for error in errors if error is not None)
+        if first is not None:
+            self.subscription.put_back([*failed, *refused])
+            raise first
+        return [self._run_uncounted(each) for each in refused if self._may_run_uncounted(each)]
+
+    def _may_run_uncounted(self, delivery: Delivery) -> bool:
+        """Whether a message whose loss could not be counted may run all the same. If not, it waits here."""
+        if losses(delivery) + 1 < MOST_LOSSES - 1:
+            return True
+        if self._trials.judge(delivery, can_count=False) is not Chance.LATER:
+            return True
+        self._look_again_in_time()
+        return False
+
+    def _run_uncounted(self, delivery: Delivery) -> MessageProxy:
+        self._spared.add(delivery.tag)
+        message = self._in_hand[delivery.tag] = self._decode(delivery)
+        return message
 
     def ended(self, delivery: Delivery) -> None:
         """A message was settled."""
