@@ -16,8 +16,10 @@ import pytest
 
 from greenq import Message
 from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+from greenq.brokers.rabbitmq import consumer as consumer_module
 from greenq.brokers.rabbitmq import subscription as subscription_module
 from greenq.brokers.rabbitmq.connection import Link
+from greenq.brokers.rabbitmq.consumer import Fate
 from greenq.brokers.rabbitmq.loop import Loop
 from greenq.brokers.rabbitmq.parameters import make_parameters
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
@@ -394,6 +396,84 @@ def test_what_was_settled_when_the_connection_was_lost_is_not_run_again(broker, 
     first.close()
     broker.close()  # what is in hand goes back
     assert broker.get_queue_message_counts("default") == (1, 0, 0)
+
+
+@pytest.fixture
+def other(vhost):
+    other = RabbitmqBroker(url=vhost.url, middleware=[])
+    other.declare_queue("default")
+    yield other
+    other.close()
+
+
+@contextmanager
+def given_to(consumer, count):
+    """So many messages, which go back to the queue, come to this consumer and are settled by it."""
+    with beside(consumer.wait):
+        until(lambda: not consumer._subscription.is_resting)
+        yield
+    consumer.complete(acks(take(consumer, count)))
+    until(lambda: consumer._subscription.in_hand == 0)
+
+
+def settle_and_cut_off(consumer, settled):
+    """Settle messages when it is too late to send their acks."""
+    subscription = consumer._subscription
+
+    def cut():
+        lose(subscription._channel.connection)
+        consumer.complete(acks(settled))
+
+    consumer._attachment.loop.soon(cut)
+    until(lambda: subscription.lost is not None)
+
+
+@pytest.mark.parametrize("held", ["a job runs all the while", "the connection is lost once more"])
+def test_a_message_that_is_sent_again_is_not_taken_for_the_one_that_was_settled_before(
+    broker, other, monkeypatch, held
+):
+    monkeypatch.setattr(consumer_module, "_ADOPTION_S", 0.1)
+    sent_twice = message("sent twice")
+    broker.enqueue_many([message("long"), sent_twice])
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    long, first = take(consumer, 2)
+    if held != "a job runs all the while":
+        consumer.complete(acks([long]))
+        until(lambda: consumer._subscription.in_hand == 1)
+    theirs = other.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    with given_to(theirs, 2 if held == "a job runs all the while" else 1):
+        settle_and_cut_off(consumer, [first])
+    consumer = consume_after(broker, consumer)
+    until(lambda: time.monotonic() > consumer._inbox._adopting_until)
+    if held != "a job runs all the while":
+        cut_off(consumer)
+        consumer = consume_after(broker, consumer)
+
+    broker.enqueue(sent_twice)
+    take(theirs)
+    cut_off(theirs)
+
+    assert names(take(consumer)) == ["sent twice"]
+    consumer.close()
+
+
+def test_a_message_that_is_sent_again_is_not_settled_by_the_one_that_still_runs(broker, other):
+    sent_twice = message("sent twice")
+    broker.enqueue(sent_twice)
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    (first,) = take(consumer)
+    theirs = other.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    with given_to(theirs, 1):
+        cut_off(consumer)
+    theirs.rest()
+    consumer = consume_after(broker, consumer)
+
+    broker.enqueue(sent_twice)
+    (second,) = take(consumer)
+    consumer.complete(acks([second]))
+
+    until(lambda: consumer._inbox.fate_of(first) is Fate.LOST)
+    consumer.close()
 
 
 @pytest.mark.in_time

@@ -356,9 +356,11 @@ class Inbox:
         #: Tags of what is marked, and runs all the same without being counted.
         self._spared: set[int] = set()
         subscription.on_delayed(self._on_delayed)
+        #: Notes of acks that were never sent. Each subscription writes its own, because an ack may find
+        #: out late that it was not sent.
+        self._never_acknowledged: list[Counter[bytes]] = []
         if before is not None:
-            # One for all that follow each other: an ack may find out late that it was not sent.
-            subscription.never_acknowledged = before.subscription.never_acknowledged
+            self._never_acknowledged = [*before.never_acknowledged(), before.subscription.never_acknowledged]
             self._orphans = before.in_hand()
             self._untouched = before.untouched()
             subscription.adopt(self._adopt)
@@ -377,6 +379,13 @@ class Inbox:
         # Lost again before what the loss before it gave back has come.
         return found + self._untouched if self._spares_all else found
 
+    def never_acknowledged(self) -> list[Counter[bytes]]:
+        """Notes of acks that were never sent, for as long as what comes again is taken for one of them.
+
+        After that the message has come to somebody else: the same bytes, if they come, were sent anew.
+        """
+        return self._never_acknowledged if time.monotonic() < self._adopting_until else []
+
     def acknowledge(self, messages: list[Any]) -> None:
         """Remove these messages from the queue. Does not wait.
 
@@ -393,12 +402,14 @@ class Inbox:
 
     def _adopt(self, delivery: Delivery) -> bool:
         # In the loop. Whoever brings the verdict looks at the subscription first.
+        if not delivery.is_redelivered and not losses(delivery):
+            return False  # it is new, whatever else had the same bytes
         with self._lock:
             message = self._orphans.pop(delivery.body, None)
             if message is None or message.is_written:
                 if not self._orphans and time.monotonic() > self._adopting_until:
                     self.subscription.adopt(None)
-                    self.subscription.never_acknowledged.clear()
+                    self._never_acknowledged = []
                 return self._was_settled(delivery)
             self._in_hand[delivery.tag] = message
             self._spared.add(delivery.tag)
@@ -409,14 +420,16 @@ class Inbox:
 
     def _was_settled(self, delivery: Delivery) -> bool:
         """Whether this was settled already, by an ack that was never sent: it is sent now."""
-        subscription = self.subscription
         # Without the flag it may be a copy, with a count, of what comes yet.
-        if not delivery.is_redelivered or not subscription.never_acknowledged[delivery.body]:
+        if not delivery.is_redelivered:
             return False
-        if subscription.lost is None:  # else it comes once more
-            subscription.never_acknowledged[delivery.body] -= 1
-            subscription.acknowledge([delivery])
-        return True
+        for notes in self.never_acknowledged():
+            if notes[delivery.body]:
+                if self.subscription.lost is None:  # else it comes once more
+                    notes[delivery.body] -= 1
+                    self.subscription.acknowledge([delivery])
+                return True
+        return False
 
     def fate_of(self, message: Any) -> Fate:
         """What became of a message of a connection that was lost."""
