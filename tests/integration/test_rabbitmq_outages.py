@@ -25,7 +25,7 @@ from greenq.brokers.rabbitmq.parameters import make_parameters
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
 from greenq.errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.verdict import Action, Verdict
-from tests.contract.fetching import acks, message, names, requeues, take
+from tests.contract.fetching import acks, message, nacks, names, requeues, take
 from tests.support.lines import Lines
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_losses import consume_after, cut_off, lose, publish_marked
@@ -751,6 +751,34 @@ def test_what_follows_from_a_message_at_the_beginning_of_an_alarm_fails_at_once_
     assert broker.get_queue_message_counts("default") == (0, 0, 1)
     assert broker.get_queue_message_counts("other") == (0, 0, 0)
     broker.close()
+
+
+@contextmanager
+def low_memory(server):
+    server.control("set_vm_memory_high_watermark", "0.00001")
+    try:
+        yield
+    finally:
+        server.control("set_vm_memory_high_watermark", "0.4")
+
+
+def test_a_message_whose_letter_was_stored_does_not_wait_for_another_that_is_in_doubt_still(server, broker):
+    broker.enqueue_many([message(1), message(2)])
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    messages = take(consumer, 2)
+    verdicts = nacks(messages)
+    with low_memory(server), pytest.raises(ConnectionError, match="takes no messages"):
+        consumer.complete(verdicts)
+    batches = [batch for each in messages for _, batch in each.under_way]
+    until(lambda: not any(batch.is_under_way for batch in batches))
+
+    # As if the server had answered only for the second one yet.
+    batches[0].is_under_way, batches[0].error = True, ConnectionClosed("in doubt")
+    with pytest.raises(ConnectionClosed, match="in doubt"):
+        consumer.complete(verdicts)
+
+    assert [each.is_written for each in messages] == [False, True]
+    consumer.close()
 
 
 @both_worlds

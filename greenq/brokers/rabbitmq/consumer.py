@@ -265,7 +265,8 @@ class RabbitmqConsumer(BatchConsumer):
         """Store what follows from these; answer why something is not known to be stored."""
         first: ConnectionError | None = None
         for verdict in verdicts:
-            first = first or _note_stored(verdict)
+            error = _note_stored(verdict)
+            first = first or error
         publishing = self._attachment.publishing
         if publishing.blocked_by is not None:
             # Whoever waits for the end of an alarm keeps everybody's verdicts waiting with it, and
