@@ -899,13 +899,13 @@ def cut_off_after_storing(consumer, monkeypatch):
     """Lose the connection as soon as something is stored, before what it stands for is acknowledged."""
     attachment = consumer._attachment
 
-    def store_and_cut_off(groups, store=attachment.store):
+    def store_and_cut_off(groups, store=attachment.store_if_taken):
         errors = store(groups)
         cut_off(consumer)
         return errors
 
     with monkeypatch.context() as patch:
-        patch.setattr(attachment, "store", store_and_cut_off)
+        patch.setattr(attachment, "store_if_taken", store_and_cut_off)
         with pytest.raises(ConnectionClosed):
             yield
 
@@ -960,6 +960,59 @@ def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_coun
 
     assert [(*each.args, each.deliveries) for each in during] == [(0, 0), (0, 0)]
     assert [(*each.args, each.deliveries) for each in take(consumer)] == [(1, 2)]
+
+
+# -- copies that are in doubt when an alarm begins
+
+
+def test_a_loss_whose_count_is_in_doubt_when_an_alarm_begins_holds_up_no_other_and_runs_once(server, broker):
+    publish_marked(broker, 0, 0, 0)
+    consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
+    with low_memory(server):
+        during = take(consumer, 2)
+        assert broker._attach().publishing.blocked_by is not None
+        consumer.complete(acks(during))
+        assert consumer.fetch(3) == []
+    (after,) = take(consumer)
+    consumer.complete(acks([after]))
+
+    assert [each.deliveries for each in (*during, after)] == [0, 0, 1]
+    until(lambda: consumer._subscription.in_hand == 0)
+    consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
+def test_a_message_that_goes_back_when_an_alarm_begins_comes_once(server, broker):
+    publish_marked(broker, 0)
+    consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
+    (held,) = take(consumer)
+    consumer.rest()
+    with low_memory(server):
+        consumer.complete(requeues([held]))
+        assert broker._attach().publishing.blocked_by is not None
+    (again,) = take(consumer)
+    consumer.complete(acks([again]))
+
+    assert (held.deliveries, again.deliveries) == (1, 0)
+    until(lambda: consumer._subscription.in_hand == 0)
+    consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
+def test_a_delayed_message_that_is_passed_on_when_an_alarm_begins_is_stored_once(server, vhost):
+    broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=300)
+    broker.declare_queue("default", ensure=True)
+    eta = int(time.time() * 1000) + 3_600_000
+    broker.channel.basic_publish("", "default.DQ", message("late", queue_name="default.DQ", eta=eta).encode())
+    until(lambda: broker.get_queue_message_counts("default") == (0, 1, 0))
+    consumer = broker.consume("default", prefetch=3, timeout=1000)
+    with low_memory(server):
+        assert not consumer.wait()  # for longer than a send waits
+        assert broker._attach().publishing.blocked_by is not None
+
+    until(lambda: consumer._subscription.in_hand == 0)
+    assert broker.get_queue_message_counts("default") == (0, 1, 0)
+    broker.close()
 
 
 # -- what comes at an awkward moment

@@ -24,6 +24,7 @@ from ...names import canonical_queue_name, check_queue_name
 from ...verdict import Action, Envelope, Verdict
 from .dead_letters import letter
 from .deliveries import ALONE_S, MOST_LOSSES, Chance, Trials, copy, losses
+from .in_doubt import InDoubt, is_in_doubt
 from .publisher import Batch, Outgoing
 from .subscription import Subscription
 from .topology import check_name, rung_for
@@ -340,6 +341,7 @@ class Inbox:
         self._attachment = attachment
         self._tag = subscription.queue_name.encode()
         self._trials = Trials(self._tell_of_trials)
+        self._in_doubt = InDoubt(attachment.loop, subscription)
         self._lock = threading.Lock()
         self._is_sorting = False
         #: The timer of the next look for who may have the last chance, and its time on the monotonic clock.
@@ -376,7 +378,8 @@ class Inbox:
 
     def untouched(self) -> Counter[bytes]:
         """Bytes of what this process had from the server when the connection was lost, and no job has had."""
-        found = self.subscription.untouched + Counter(delivery.body for delivery in self._trials.take_waiting())
+        waiting = [*self._trials.take_waiting(), *self._in_doubt.deliveries]
+        found = self.subscription.untouched + Counter(delivery.body for delivery in waiting)
         # Lost again before what the loss before it gave back has come.
         return found + self._untouched if self._spares_all else found
 
@@ -530,28 +533,45 @@ class Inbox:
     def _count(self, suspects: list[Delivery]) -> list[MessageProxy]:
         """Store what may have been lost with a worker anew, with the count of that.
 
-        Answers those that run uncounted, because the queue is full and refused their copies: only
-        by being run does it take messages again.
+        Answers those that run uncounted, because an alarm has begun, or because the queue is full
+        and refused their copies: only by their being run does the server take messages again.
         """
-        copies = [[copy(each, self.queue_name, losses(each) + 1)] for each in suspects]
-        batches = self._attachment.store_if_taken(copies)
         stored: list[Delivery] = []
-        refused: list[Delivery] = []
+        in_doubt: list[tuple[Delivery, Batch]] = []
+        uncounted: list[Delivery] = []
         failed: list[Delivery] = []
         first: ConnectionError | None = None
+        batches = self._store_anew([copy(each, self.queue_name, losses(each) + 1) for each in suspects])
+        is_blocked = self._attachment.publishing.blocked_by is not None
         for delivery, batch in zip(suspects, batches, strict=True):
-            if batch.error is None:
+            error = batch.error
+            if error is None:
                 stored.append(delivery)
-            elif batch.refused:
-                refused.append(delivery)
+            elif is_in_doubt(error):
+                in_doubt.append((delivery, batch))
+                if not batch.is_under_way:
+                    first = first or error
+            elif batch.refused or is_blocked:
+                uncounted.append(delivery)
             else:
                 failed.append(delivery)
-                first = first or batch.error
+                first = first or error
         self.subscription.acknowledge_stored(stored)
+        self._in_doubt.keep(in_doubt)
         if first is not None:
-            self.subscription.put_back([*failed, *refused])
+            self.subscription.put_back([*failed, *uncounted])
             raise first
-        return [self._run_uncounted(each) for each in refused if self._may_run_uncounted(each)]
+        return [self._run_uncounted(each) for each in uncounted if self._may_run_uncounted(each)]
+
+    def _store_anew(self, copies: list[Outgoing]) -> list[Batch]:
+        """Store copies of messages, each by itself; fail at once if an alarm is on, or begins."""
+        # RabbitMQ tells of an alarm only who sends something, and leaves that unread until it ends. So one
+        # goes first: if all went at once, all would be in doubt and nothing left to run, and where it is
+        # this queue that fills the server's memory the alarm would never end.
+        batches = self._attachment.store_if_taken([[each] for each in copies[:1]])
+        if len(copies) > 1:
+            batches += self._attachment.store_if_taken([[each] for each in copies[1:]])
+        return batches
 
     def _may_run_uncounted(self, delivery: Delivery) -> bool:
         """Whether a message whose loss could not be counted may run all the same. If not, it waits here."""
@@ -618,12 +638,15 @@ class Inbox:
         """Return messages to the queue unharmed."""
         counted = [delivery for delivery in deliveries if losses(delivery) and self._goes_back_anew(delivery)]
         if counted:
-            errors = self._attachment.store([[self._uncounted(delivery)] for delivery in counted])
-            stored = [delivery for delivery, error in zip(counted, errors, strict=True) if error is None]
+            pairs = list(zip(counted, self._store_anew([self._uncounted(each) for each in counted]), strict=True))
+            in_doubt = [(delivery, batch) for delivery, batch in pairs if is_in_doubt(batch.error)]
+            kept = {delivery.tag for delivery, _ in in_doubt}
+            stored = [delivery for delivery, batch in pairs if batch.error is None and delivery.tag not in kept]
             tags = {delivery.tag for delivery in stored}
             self._note_gone(tags)
             self.subscription.acknowledge_stored(stored)
-            deliveries = [delivery for delivery in deliveries if delivery.tag not in tags]
+            self._in_doubt.keep(in_doubt)
+            deliveries = [delivery for delivery in deliveries if delivery.tag not in tags | kept]
         self._spared.difference_update(delivery.tag for delivery in deliveries)
         self.subscription.give_back([delivery.tag for delivery in deliveries])
 
@@ -696,13 +719,26 @@ class Inbox:
             return None  # whoever fetches it finds out
 
     def _pass_on(self, early: list[tuple[Delivery, Outgoing]]) -> None:
-        self._attachment.ensure_ladder(self.queue_name)
-        errors = self._attachment.store([[outgoing] for _, outgoing in early])
-        stored = [delivery for (delivery, _), error in zip(early, errors, strict=True) if error is None]
+        self._attachment.ensure_ladder(self.queue_name, link=self._attachment.consuming)
+        stored: list[Delivery] = []
+        in_doubt: list[tuple[Delivery, Batch]] = []
+        left: list[tuple[Delivery, Outgoing]] = []
+        first: ConnectionError | None = None
+        batches = self._store_anew([outgoing for _, outgoing in early])
+        for pair, batch in zip(early, batches, strict=True):
+            error = batch.error
+            if error is None:
+                stored.append(pair[0])
+            elif is_in_doubt(error):
+                in_doubt.append((pair[0], batch))
+            else:
+                left.append(pair)
+                first = first or error
+        early[:] = left
         self.subscription.acknowledge_stored(stored)
-        early[:] = [pair for pair, error in zip(early, errors, strict=True) if error is not None]
-        if early:
-            raise next(error for error in errors if error is not None)
+        self._in_doubt.keep(in_doubt)
+        if first is not None:
+            raise first
 
     def _return_early(self, early: list[tuple[Delivery, Outgoing]]) -> None:
         try:
