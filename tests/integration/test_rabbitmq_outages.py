@@ -945,6 +945,35 @@ def test_a_message_that_was_going_back_when_the_connection_was_lost_runs_once(br
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
 
 
+def test_a_copy_of_a_message_that_came_again_while_it_was_going_back_is_not_taken_for_it(broker, monkeypatch):
+    monkeypatch.setattr(consumer_module, "_ADOPTION_S", 3600)
+    publish_marked(broker, 1)
+    first = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    attachment, nexts = first._attachment, []
+    (held,) = take(first)
+
+    def store_and_adopt(groups, store=attachment.store_if_taken):
+        batches = store(groups)
+        cut_off(first)
+        nexts.append(consume_after(broker, first))
+        nexts[0]._subscription.consume(10)
+        until(lambda: held.subscription is nexts[0]._subscription)
+        return batches
+
+    first.rest()
+    with monkeypatch.context() as patch:
+        patch.setattr(attachment, "store_if_taken", store_and_adopt)
+        with pytest.raises(ConnectionClosed):
+            first.complete(requeues([held]))
+    (second,) = nexts
+    until(lambda: second._subscription.has_some and second._subscription.in_hand == 1)
+    cut_off(second)
+    third = consume_after(broker, second)
+
+    assert [each.deliveries for each in take(third)] == [1]
+    third.close()
+
+
 def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker, monkeypatch):
     monkeypatch.setattr(deliveries, "ALONE_S", 3600)
     publish_marked(broker, 1, 0, 0)

@@ -7,12 +7,14 @@ acknowledged. A crash in between leaves both, never none.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...clock import now_ms
@@ -22,9 +24,11 @@ from ...failures import dead_payload
 from ...message import Message
 from ...names import canonical_queue_name, check_queue_name
 from ...verdict import Action, Envelope, Verdict
+from .connection import TIMEOUT_S
 from .dead_letters import letter
 from .deliveries import ALONE_S, MOST_LOSSES, Chance, Trials, copy, losses
 from .in_doubt import InDoubt, is_in_doubt
+from .loop import Answer
 from .publisher import Batch, Outgoing
 from .subscription import Subscription
 from .topology import check_name, rung_for
@@ -643,22 +647,30 @@ class Inbox:
             kept = {delivery.tag for delivery, _ in in_doubt}
             stored = [delivery for delivery, batch in pairs if batch.error is None and delivery.tag not in kept]
             tags = {delivery.tag for delivery in stored}
-            self._note_gone(tags)
-            self.subscription.acknowledge_stored(stored)
+            if stored:
+                self._attachment.loop.ask(partial(self._remove_stored, stored), TIMEOUT_S, "remove messages")
             self._in_doubt.keep(in_doubt)
             deliveries = [delivery for delivery in deliveries if delivery.tag not in tags | kept]
         self._spared.difference_update(delivery.tag for delivery in deliveries)
         self.subscription.give_back([delivery.tag for delivery in deliveries])
 
-    def _note_gone(self, tags: set[int]) -> None:
-        # Copies of these are stored: whatever becomes of the connection now, nobody gives them back again.
-        with self._lock:
-            gone = [self._in_hand[tag] for tag in tags if tag in self._in_hand]
-            for message in gone:
+    def _remove_stored(self, stored: list[Delivery], answer: Answer) -> None:
+        """Acknowledge messages whose copies are stored: whatever becomes of the connection, nobody gives them back."""
+        # In the loop, so that none is adopted meanwhile: its ack would be noted as never sent beside the one
+        # that is, and the note be taken for the copy's when that comes marked.
+        mine: list[Delivery] = []
+        for delivery in stored:
+            message = self._in_hand.get(delivery.tag)
+            if message is not None:
                 message.is_written = True
-        for message in gone:
-            if message.subscription is not self.subscription:  # it was adopted while its copy was on the way
-                message.subscription.acknowledge_stored([message.delivery])
+            if message is None or message.subscription is self.subscription:
+                mine.append(delivery)
+            else:  # it was adopted while its copy was on the way
+                with contextlib.suppress(ConnectionClosed):
+                    message.subscription.acknowledge_stored([message.delivery])
+        with contextlib.suppress(ConnectionClosed):
+            self.subscription.acknowledge_stored(mine)
+        answer.give()
 
     def _goes_back_anew(self, delivery: Delivery) -> bool:
         # One that came marked, and that nobody has looked at, has a loss yet to be counted.
