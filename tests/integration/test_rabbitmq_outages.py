@@ -1080,6 +1080,19 @@ def test_a_rest_that_the_server_answers_too_late_loses_nothing_that_was_sent_ahe
     assert names(take(consumer, 3)) == [0, 1, 2]
 
 
+def test_a_consumer_that_cannot_return_its_messages_when_it_is_closed_closes_its_channel(broker, monkeypatch):
+    broker.enqueue(message("first"))
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    assert consumer.wait()
+    channels = broker._attach().consuming.connection._channels
+    with monkeypatch.context() as patch:
+        patch.setattr(subscription_module, "TIMEOUT_S", 0.0)
+        consumer.close()
+
+    until(lambda: not channels)
+    assert names(take(broker.consume("default", timeout=PATIENCE_S * 1000))) == ["first"]
+
+
 def test_a_channel_that_the_server_opens_too_late_is_closed(broker, monkeypatch):
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
     channels = broker._attach().consuming.connection._channels

@@ -333,8 +333,10 @@ class Attachment:
                 del self._inboxes[inbox.queue_name]
         # What is broken already has returned everything.
         with contextlib.suppress(ConnectionError):
-            inbox.rest()
-            inbox.subscription.close()
+            try:
+                inbox.rest()
+            finally:  # it would be sent messages, and nobody is there to take them
+                inbox.subscription.close()
 
     # -- the end
 
