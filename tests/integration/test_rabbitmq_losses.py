@@ -191,6 +191,21 @@ def test_messages_that_ran_beside_each_other_go_back_as_they_came(broker, monkey
     consumer.close()
 
 
+def test_messages_that_wait_for_their_last_chance_are_dropped_with_all_others(broker):
+    publish_marked(broker, 1, 1)
+    consumer = consume(broker)
+    on_trial = take_one(consumer)
+    until(lambda: consumer._inbox._looking is not None)
+
+    broker.flush("default")
+    consumer.complete(acks([on_trial]))
+
+    until(lambda: consumer._subscription.in_hand == 0)
+    assert consumer.fetch(10) == []
+    consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
 # -- where a loss cannot be counted
 
 

@@ -175,8 +175,7 @@ class Attachment:
             inbox = self._inboxes.get(queue_name)
             if inbox is not None and inbox.subscription.lost is None:
                 # Asked once more, so that what the server sent before has come by now.
-                left = inbox.subscription.take_all()
-                inbox.subscription.acknowledge(left)
+                inbox.subscription.acknowledge(inbox.take_all())
 
     def in_hand(self, queue_name: str) -> int:
         """How many messages of a queue this process has."""

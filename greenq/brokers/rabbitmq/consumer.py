@@ -638,6 +638,10 @@ class Inbox:
     def rest(self) -> None:
         self.give_back([*self.subscription.rest(), *self._trials.take_waiting()])
 
+    def take_all(self) -> list[Delivery]:
+        """All that no job had, to be settled."""
+        return [*self.subscription.take_all(), *self._trials.take_waiting()]
+
     def give_back(self, deliveries: list[Delivery]) -> None:
         """Return messages to the queue unharmed."""
         counted = [delivery for delivery in deliveries if losses(delivery) and self._goes_back_anew(delivery)]
