@@ -133,6 +133,21 @@ def test_connections_that_each_process_alone_has_lost_are_counted_and_named_in_t
         each.close()
 
 
+def test_what_stopping_workers_give_back_is_counted_once_and_does_not_add_up(broker):
+    broker.enqueue(message("healthy"))
+    counts = []
+
+    for _ in range(6):
+        consumer = consume(broker)
+        held = take_one(consumer)
+        counts.append(held.deliveries)
+        consumer.rest()
+        consumer.complete(requeues([held]))
+        consumer.close()
+
+    assert counts == [0, 1, 0, 1, 0, 1]
+
+
 # -- the last chance before that
 
 
