@@ -1011,6 +1011,21 @@ def test_a_loss_whose_count_is_in_doubt_when_an_alarm_begins_holds_up_no_other_a
     assert broker.get_queue_message_counts("default") == (0, 0, 0)
 
 
+def test_a_message_whose_count_is_in_doubt_goes_back_when_the_connection_for_it_is_lost(server, broker):
+    publish_marked(broker, 0)
+    consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
+    publishing, subscription = broker._attach().publishing, consumer._subscription
+    with low_memory(server):
+        assert consumer.wait()
+        assert consumer.fetch(3) == []
+        assert not subscription.has_some
+        consumer._attachment.loop.soon(lambda: lose(publishing.connection))
+        until(lambda: subscription.has_some)
+
+    assert [each.deliveries for each in take(consumer)] == [1]
+    consumer.close()
+
+
 def test_a_message_that_goes_back_when_an_alarm_begins_comes_once(server, broker):
     publish_marked(broker, 0)
     consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
