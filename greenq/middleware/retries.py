@@ -28,7 +28,8 @@ class Retries(Middleware):
     """Tries failed messages again with exponential backoff.
 
     Without it a message whose actor raises is simply done. A message that was interrupted
-    because its worker stops is not a failure: it goes back without spending a retry.
+    because its worker stops is not a failure: it goes back without spending a retry, unless
+    retry_shutdown says otherwise.
 
     Parameters:
       max_retries(int): Retries after the first attempt; None for no end. Default: 20.
@@ -36,8 +37,12 @@ class Retries(Middleware):
       max_backoff(int): Milliseconds. Default: 7 days, which is also the most.
       retry_when(Callable[[int, BaseException], bool]): Decides from the number of earlier
         failures and the exception; then max_retries does not count.
+      retry_shutdown(bool): Whether an interrupt by Shutdown is a failure like any other, as in
+        Dramatiq: it spends a retry, the message waits for its backoff, and becomes a dead letter
+        once its retries are used up. What has not ended when the time of the stop is over goes back
+        all the same. Default: False.
 
-    Actors may set all of these, and also:
+    Actors may set all of these but retry_shutdown, and also:
       throws: An exception class or a tuple of them that is not tried again.
       on_retry_exhausted(str): The name of an actor that is sent the message, as a dict, and
         ``{"retries": n, "max_retries": m}`` when it is given up.
@@ -53,12 +58,14 @@ class Retries(Middleware):
         min_backoff: int | None = None,
         max_backoff: int | None = None,
         retry_when: RetryWhen | None = None,
+        retry_shutdown: bool = False,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.max_retries = max_retries
         self.min_backoff = min_backoff or DEFAULT_MIN_BACKOFF_MS
         self.max_backoff = max_backoff or LONGEST_BACKOFF_MS
         self.retry_when = retry_when
+        self.retry_shutdown = retry_shutdown
 
     @property
     def actor_options(self) -> set[str]:
@@ -82,7 +89,9 @@ class Retries(Middleware):
         result: Any | None = None,
         exception: BaseException | None = None,
     ) -> None:
-        if exception is None or isinstance(exception, Shutdown):
+        if exception is None:
+            return
+        if isinstance(exception, Shutdown) and not self.retry_shutdown:
             return  # the worker gives what it interrupted back to the queue
         inner = message._message
         actor = broker.actors[inner.actor_name]

@@ -8,6 +8,7 @@ import greenq
 from greenq.brokers.stub import StubBroker
 from greenq.clock import now_ms
 from greenq.consumer import MessageProxy
+from greenq.errors import Shutdown
 from greenq.middleware import Retries
 
 DAY_MS = 24 * 3600 * 1000
@@ -192,6 +193,16 @@ def test_a_retry_asked_for_by_the_actor_has_exactly_its_delay(judge, delay):
 
 def test_a_retry_asked_for_without_a_delay_has_the_usual_one(judge):
     assert 15_000 <= judge(greenq.Retry("later")).delay <= 30_000
+
+
+def test_an_interrupt_by_a_stop_spends_no_retry_unless_that_was_asked_for(judge):
+    unspent = judge(Shutdown(), actor={"max_retries": 0})
+    assert (unspent.is_dead, unspent.delay, unspent.options) == (False, None, {})
+
+    spent = judge(Shutdown(), retry_shutdown=True)
+    assert 15_000 <= spent.delay <= 30_000
+    assert spent.options["retries"] == 1
+    assert judge(Shutdown(), actor={"max_retries": 0}, retry_shutdown=True).is_dead
 
 
 def test_a_retry_asked_for_by_the_actor_counts(judge):

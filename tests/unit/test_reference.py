@@ -99,6 +99,9 @@ DIFFERENCES = {
     "dramatiq.GenericActor.perform(*)": Different("*args", "each class gives it parameters of its own"),
     "dramatiq.GenericActor.perform(**)": Different("**kwargs", "each class gives it parameters of its own"),
     "dramatiq.group.add_completion_callback(on)": Different("on='success'", "callbacks also for groups that failed"),
+    "dramatiq.middleware.Retries(retry_shutdown)": Different(
+        "retry_shutdown=False", "what a stop interrupts spends no retry, and this keeps the way of the documents"
+    ),
     "dramatiq.middleware.GroupCallbacks(barrier_ttl)": Different("barrier_ttl=None", _ENVIRONMENT),
     "dramatiq.results.Results(store_timeout)": Different("store_timeout=30000", "results outlast an outage"),
     "dramatiq.results.ResultBackend(namespace)": Different("namespace='greenq-results'", _NAMESPACE),

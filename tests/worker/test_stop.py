@@ -10,6 +10,7 @@ import pytest
 import greenq
 from greenq.consumer import BatchConsumer
 from greenq.errors import ConnectionClosed, Shutdown
+from greenq.middleware import Retries
 
 
 def wait_a_long_time():
@@ -172,6 +173,24 @@ def test_a_failing_clean_up_after_shutdown_spends_no_retry(broker, start):
 
     assert broker.queues["default"].qsize() == 1
     assert not broker.dead_letters
+
+
+def test_an_interrupt_by_the_stop_spends_a_retry_where_that_was_asked_for(broker, start):
+    started = threading.Event()
+    next(each for each in broker.middleware if isinstance(each, Retries)).retry_shutdown = True
+
+    @greenq.actor(broker=broker, notify_shutdown=True, max_retries=0)
+    def work():
+        started.set()
+        wait_a_long_time()
+
+    work.send()
+    worker = start()
+    assert started.wait(5)
+    worker.stop(10_000)
+
+    assert broker.queues["default"].qsize() == 0
+    assert len(broker.dead_letters) == 1
 
 
 @pytest.mark.in_time
