@@ -19,6 +19,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from ..log_lines import configure, log_with_details, without_password
 from ..logged_job import LoggedJob
 from ..logging import get_logger
 from ..metrics import shared
-from ..runtime import current
+from ..runtime import Runtime, current
 from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
@@ -169,6 +170,7 @@ class WorkerProcess:
                 log_file=self.options["log_file"],
                 log_format=self.options["log_format"],
                 task_name=self._runtime.task_name,
+                pause=_stand_still(self._runtime),
             )
 
     def _read_control(self) -> bytes:
@@ -414,6 +416,13 @@ class WorkerProcess:
         lock.acquire(True, seconds)
         os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
+
+
+def _stand_still(runtime: Runtime) -> Callable[[float], object]:
+    """What waits for so many seconds, with everything in this thread."""
+    lock = runtime.native_lock()
+    lock.acquire()
+    return lambda seconds: lock.acquire(True, seconds)
 
 
 def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:

@@ -6,6 +6,9 @@ import contextvars
 import json
 import logging
 import os
+import subprocess
+import sys
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -70,6 +73,65 @@ def test_a_reader_that_went_away_fails_nothing():
     logger.error("Nobody reads this.")
 
     os.close(write_fd)
+
+
+WRITE_LONG_LINES = """
+import logging, os, sys
+from greenq.log_lines import LineHandler
+logger = logging.Logger("a.logger")
+logger.addHandler(LineHandler(int(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.read()
+for number in range(20):
+    logger.error("%s", sys.argv[2] * (100 if number % 2 else 100_000))
+"""
+
+
+def test_long_and_short_lines_of_several_processes_stay_whole_in_a_pipe():
+    read_fd, write_fd = os.pipe()
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE_LONG_LINES, str(write_fd), letter], pass_fds=[write_fd], stdin=-1, stdout=-1
+        )
+        for letter in "abc"
+    ]
+    os.close(write_fd)
+    assert [writer.stdout.readline() for writer in writers] == [b"ready\n"] * 3
+    for writer in writers:
+        writer.stdin.close()
+
+    with open(read_fd) as reader:
+        lines = reader.read().splitlines()
+
+    for writer in writers:
+        writer.stdout.close()
+        assert writer.wait() == 0
+    assert sorted(lines) == [letter * length for letter in "abc" for length in (100, 100_000) for _ in range(10)]
+
+
+HOLD = """
+import fcntl, sys
+fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_line_is_written_although_another_process_was_stopped_within_its_own(written):
+    logger, text = written
+    (handler,) = logger.handlers
+    pauses = []
+    handler._lock_within_s = 0.02
+    handler._pause = lambda seconds: (pauses.append(seconds), time.sleep(handler._lock_within_s))
+    command = [sys.executable, "-c", HOLD, str(handler._fd)]
+    with subprocess.Popen(command, pass_fds=[handler._fd], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout.readline() == b"held\n"
+
+        logger.error("one")
+        logger.error("two")
+
+    assert [line.rpartition(" ")[2] for line in text().splitlines()] == ["one", "two"]
+    assert len(pauses) == 1  # the second line does not wait any more
 
 
 @pytest.mark.parametrize(
