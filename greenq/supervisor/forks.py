@@ -154,17 +154,18 @@ class Forks:
                 self._start(fork)
 
     def _mourn(self, fork: Fork, child: Child, returncode: int) -> None:
-        if child.stopping or self._is_stopping:
-            self.logger.debug("%s %s.", child, describe_exit(returncode))
-            return
-        if returncode == 0:
-            self.logger.info("%s has returned, and is not started again.", child)
-            return
-        if child.failure is None:
-            self.logger.error("%s %s.", child, describe_exit(returncode))
-        else:
+        is_to_end = child.stopping or self._is_stopping
+        if child.failure is not None:
             reason, _, details = child.failure.partition("\n")
             log_with_details(self.logger, logging.ERROR, f"{child}: {reason}", details)
+        elif is_to_end:
+            self.logger.debug("%s %s.", child, describe_exit(returncode))
+        elif returncode == 0:
+            self.logger.info("%s has returned, and is not started again.", child)
+        else:
+            self.logger.error("%s %s.", child, describe_exit(returncode))
+        if is_to_end or returncode == 0:
+            return
         if time.monotonic() - fork.started_at >= LONG_LIFE_S:
             fork.streak = Streak(self._restart_delays_s)
         delay_s = fork.streak.could_not_start()

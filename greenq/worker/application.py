@@ -16,8 +16,8 @@ from ..broker import Broker, get_broker
 from ..exit_codes import ExitCode
 from ..log_lines import without_password
 
-#: Our own part of a traceback, beside this file.
-_PROCESS_FILE = os.path.join(os.path.dirname(__file__), "process.py")
+#: Our own part of a traceback.
+_OUR_FILES = (__file__, *(os.path.join(os.path.dirname(__file__), name) for name in ("process.py", "fork.py")))
 
 
 class CannotStart(Exception):
@@ -95,11 +95,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return (
-        filename in (__file__, _PROCESS_FILE)
-        or filename.startswith("<frozen importlib")
-        or filename == importlib.__file__
-    )
+    return filename in _OUR_FILES or filename.startswith("<frozen importlib") or filename == importlib.__file__
 
 
 def _one_line(error: BaseException) -> str:

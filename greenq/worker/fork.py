@@ -58,7 +58,10 @@ def forks_of(broker: Broker, named: Iterable[str] = ()) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run the function that the supervisor names. Exits the process, with what it returned."""
+    """Run the function that the supervisor names. Exits the process, with the number that it returned.
+
+    What it raised, or returned instead of a number, the supervisor is told, which logs it; then the code is 1.
+    """
     control_fd, report_fd = (int(argument) for argument in sys.argv[-2:])
     for fd in (control_fd, report_fd):
         os.set_inheritable(fd, False)
@@ -73,7 +76,7 @@ def main() -> None:
     except Exception as error:
         _tell_failure(report_fd, explain(f"find the fork function {_own.options['function']!r}", error))
         sys.exit(ExitCode.USAGE)
-    sys.exit(function())
+    sys.exit(_run(function, report_fd))
 
 
 def options() -> dict[str, Any]:
@@ -125,6 +128,21 @@ def _find(name: str) -> Callable[[], Any]:
         found = getattr(found, part)
     function: Callable[[], Any] = found
     return function
+
+
+def _run(function: Callable[[], Any], report_fd: int) -> int:
+    """Run the function; the code to exit with. The interpreter would print what is no number, beside the log."""
+    try:
+        code = function()
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        _tell_failure(report_fd, explain("go on", error))
+        return ExitCode.KILLED
+    if code is None or isinstance(code, int):
+        return code or ExitCode.DONE
+    _tell_failure(report_fd, f"it ended with {code!r}")
+    return ExitCode.KILLED
 
 
 def _tell_failure(report_fd: int, reason: str) -> None:

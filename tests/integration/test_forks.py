@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 
 import pytest
@@ -19,8 +21,9 @@ def tell(what):
 def stay():
     from gevent.monkey import is_module_patched
     mask = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-    tell(f"patched {is_module_patched('threading')} mask {mask} argv {sys.argv[1]} stays")
     try:
+        # In here already: who reads it may end this process before the next line.
+        tell(f"patched {is_module_patched('threading')} mask {mask} argv {sys.argv[1]} stays")
         while True:
             time.sleep(60)
     finally:
@@ -38,6 +41,12 @@ def fail_once():
     marker.touch()
     tell("fails")
     return 3
+
+def raise_an_error():
+    raise RuntimeError("cannot reach redis://me:confidential@host")
+
+def return_text():
+    return "redis://me:confidential@host is away"
 
 class Forking(Middleware):
     def __init__(self, *functions):
@@ -131,6 +140,23 @@ def test_a_fork_function_that_fails_is_started_again(run):
     command.wait_for("works now")
 
     assert len(command.matches("Fork app:fail_once .* exited with code 3")) == 1
+
+
+def test_what_a_fork_function_raises_or_returns_instead_of_a_number_is_in_the_log(run):
+    command = run("app.raise_an_error, app.return_text", "-p", "1", "--log-format", "json")
+    command.wait_for("is started again", 2)
+
+    told = {}
+    for document in map(json.loads, command.lines):
+        if document["level"] == "ERROR":
+            told.setdefault(re.sub(r" \(PID \d+\)", "", document["message"]), document.get("exception", ""))
+    raised = "Fork app:raise_an_error: it could not go on: RuntimeError: cannot reach redis://me:***@host"
+    returned = "Fork app:return_text: it ended with 'redis://me:***@host is away'"
+    assert sorted(told) == [raised, returned]
+    assert told[raised].startswith("Traceback (most recent call last):\n")
+    assert "in raise_an_error" in told[raised]
+    assert "greenq/" not in told[raised]
+    assert "confidential" not in command.log
 
 
 def test_a_fork_function_that_is_killed_is_started_again(run):
