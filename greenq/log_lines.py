@@ -14,6 +14,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import logging
@@ -44,6 +45,9 @@ _CONTROL_IN_TRACEBACKS = {code: escape for code, escape in _CONTROL.items() if c
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:@/]*):\S*@")
 _PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|secret|token)=)[^&\s'\"]*", re.IGNORECASE)
 
+
+#: Levels of what is given to a record as ``extra``; what has more is printed.
+_DEEPEST_EXTRA = 50
 
 #: What every record has; anything else was given to it as ``extra``.
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
@@ -128,10 +132,15 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            data = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
-        except Exception:
-            self.handleError(record)
-            return
+            text = self.format(record)
+        except Exception as error:
+            told = _told(record, error)
+            try:
+                text = self.format(told)
+            except Exception:
+                self.handleError(told)
+                return
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         holds = self._is_locked and self._take_turn()
         try:
             while data:
@@ -164,6 +173,15 @@ class LineHandler(logging.Handler):
                 self._lock_within_s = 0.0  # not again a second for each line, as long as that lasts
                 return False
             self._pause(_LOCK_LOOK_EVERY_S)
+
+
+def _told(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """What is written of a record that cannot be formatted: all but its arguments, which may be those of a job."""
+    told = copy.copy(record)
+    message = record.msg if isinstance(record.msg, str) else f"A {type(record.msg).__name__}"
+    place = f"{record.pathname}:{record.lineno}"
+    told.msg, told.args = f"{message} (not formatted: {type(error).__name__}, logged at {place})", ()
+    return told
 
 
 def _is_pipe_or_socket(fd: int) -> bool:
@@ -236,13 +254,35 @@ class JsonFormatter(logging.Formatter):
 
 
 def _plain(value: Any) -> Any:
-    """The same if JSON can say it, otherwise how it is printed."""
+    """The same without passwords, where JSON can say it, otherwise how it is printed."""
+    try:
+        return _masked(value, _DEEPEST_EXTRA)
+    except Exception:  # it contains itself, or it is the user's code that fails
+        return _printed(value)
+
+
+def _masked(value: Any, levels: int) -> Any:
     if isinstance(value, str):
         return without_password(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, (dict, list, tuple)) and not levels:
+        raise RecursionError
+    if isinstance(value, dict):
+        return {_key(key): _masked(each, levels - 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(each, levels - 1) for each in value]
+    return _printed(value)
+
+
+def _key(key: Any) -> str:
+    return without_password(key) if isinstance(key, str) else _printed(key)
+
+
+def _printed(value: Any) -> str:
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
         return without_password(repr(value))
-    return value
+    except Exception as error:
+        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"

@@ -6,6 +6,7 @@ import contextvars
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -149,6 +150,23 @@ def test_passwords_in_urls_are_masked(text, expected):
     assert without_password(text) == expected
 
 
+class Unprintable:
+    def __repr__(self):
+        raise OSError("secret")
+
+
+@pytest.mark.parametrize("arguments", [("%s and %s", "secret"), ("%d", "secret"), ("%s", Unprintable())])
+def test_a_record_that_cannot_be_formatted_is_a_line_without_its_arguments(written, capfd, arguments):
+    logger, text = written
+    message, argument = arguments
+    logger.warning(message, argument)
+
+    line = text()
+    assert f"[a.logger] [WARNING] {message} (not formatted: " in line
+    assert re.search(r"(TypeError|OSError), logged at \S+test_log_lines\.py:\d+\)\n$", line)
+    assert "secret" not in line + capfd.readouterr().err
+
+
 # -- as JSON
 
 
@@ -214,6 +232,23 @@ def test_what_a_record_is_given_beside_its_message_is_kept_whatever_it_is(as_jso
         "url": "x://me:***@host",
         "actor": "a person",
     }
+
+
+def test_passwords_deep_in_what_a_record_is_given_are_masked(as_json):
+    logger, written = as_json
+    logger.warning("Connected.", extra={"to": {"urls": ["x://me:secret@a", ("x://me:secret@b", 5)], 1: None}})
+
+    (document,) = written()
+    assert document["extra"] == {"to": {"urls": ["x://me:***@a", ["x://me:***@b", 5]], "1": None}}
+
+
+def test_what_cannot_be_printed_costs_a_record_nothing_else(as_json):
+    logger, written = as_json
+    logger.warning("Bought.", extra={"what": Unprintable(), "all": [Unprintable(), 1]})
+
+    (document,) = written()
+    what = "<Unprintable that cannot be printed: OSError>"
+    assert (document["message"], document["extra"]) == ("Bought.", {"what": what, "all": [what, 1]})
 
 
 def test_a_record_is_marked_with_its_job_and_below_it_until_that_is_over(as_json):
