@@ -132,17 +132,21 @@ def by_watchfiles(files: Files) -> Iterator[None]:
     if logging.getLogger("watchfiles").level == logging.NOTSET:
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each change, also of other files
     has_begun = False
-    for told in watchfiles.watch(
+    news = watchfiles.watch(
         files.directory,
         watch_filter=lambda change, path: files.may_concern(path),
         debounce=_WATCHFILES_GATHERS_MS,
         rust_timeout=_WATCHFILES_TELLS_EVERY_MS,
         yield_on_timeout=True,
         ignore_permission_denied=True,
-    ):
-        if told or not has_begun:
-            has_begun = True
-            yield
+    )
+    try:
+        for told in news:
+            if told or not has_begun:
+                has_begun = True
+                yield
+    except KeyboardInterrupt:
+        return  # so it says that a handler raised something, that of TERM: INT raises nothing here
 
 
 def watch() -> None:
@@ -156,6 +160,9 @@ def watch() -> None:
             fork.report(event="changed", what=told(changed))
         else:
             logger.info("Watching %s for changes.", os.path.abspath(files.directory))
+            if options["is_successor"]:
+                # What changed after the end of the one before was seen by nobody.
+                fork.report(event="changed", what="something, perhaps, while nobody watched")
 
 
 def told(changed: Sequence[str]) -> str:

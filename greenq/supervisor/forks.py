@@ -30,6 +30,7 @@ class Fork:
       function(str): As ``module:name``.
       outlasts_workers(bool): Whether it is to run until the last worker has ended.
       child(Child | None): The process that runs it.
+      was_started(bool): Whether there has been one; the next one takes its place.
       streak(Streak): The failures in a row.
       restart_at(float | None): Monotonic seconds at which it is started again.
     """
@@ -38,6 +39,7 @@ class Fork:
         self.function = str(facts.get("function"))
         self.outlasts_workers = bool(facts.get("outlasts_workers"))
         self.child: Child | None = None
+        self.was_started = False
         self.started_at = 0.0
         self.streak = streak
         self.restart_at: float | None = None
@@ -97,7 +99,12 @@ class Forks:
     def _start(self, fork: Fork) -> None:
         fork.restart_at = None
         assert self._launch is not None
-        options = {**self._launch.options, "function": fork.function, "outlasts_workers": fork.outlasts_workers}
+        options = {
+            **self._launch.options,
+            "function": fork.function,
+            "outlasts_workers": fork.outlasts_workers,
+            "is_successor": fork.was_started,
+        }
         try:
             fork.child = Child(
                 0,
@@ -110,6 +117,7 @@ class Forks:
             self.logger.error("Fork %s could not be started: %s.", fork.function, error)
             fork.restart_at = time.monotonic() + fork.streak.could_not_start()
             return
+        fork.was_started = True
         fork.started_at = time.monotonic()
         self.logger.debug("%s was started.", fork.child)
         self._on_start(fork.child)

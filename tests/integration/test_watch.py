@@ -54,6 +54,7 @@ def test_a_change_reloads_the_workers_and_a_running_job_finishes(run, folder, by
     assert command.exit_code() == 0
     assert len(command.matches("held on")) == 1
     assert len(command.matches("Reloading on")) == 1
+    assert command.matches("Traceback|KeyboardInterrupt") == []
 
 
 def test_a_job_that_does_not_finish_in_time_is_run_again_by_the_new_code(run, folder):
@@ -92,12 +93,16 @@ def test_files_of_other_patterns_are_watched_on_demand_and_some_are_not(run, fol
     assert command.wait_for(r"Reloading on a change of (\S+):") == ["conf/a.yaml"]
 
 
-def test_a_watcher_that_dies_is_started_again(run, folder):
+def test_a_watcher_that_dies_is_started_again_and_what_nobody_saw_is_loaded(run, folder):
     command = run("--verbose", "--watch-use-polling")
     (pid,) = command.wait_for(r"Fork greenq\.watcher:watch \(PID (\d+)\) was started")
 
+    os.kill(int(pid), signal.SIGSTOP)
+    write_module(folder, "app", APP.replace("said %s", "said, newly, %s"))
     os.kill(int(pid), signal.SIGKILL)
-    command.wait_for("Watching", 2)
+    command.wait_for("exited with code 0, as part of the reload")
+    enqueue(folder, "say", "hello")
+    command.wait_for("said, newly, hello")
     (folder / "new.py").write_text("")
 
     command.wait_for(r"Reloading on a change of new\.py")
