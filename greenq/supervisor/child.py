@@ -6,13 +6,14 @@ Starts it and talks to it. Does not decide anything: see supervisor.py.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ..json_lines import Decoder, encode
 from . import signals
@@ -23,11 +24,11 @@ class Launch:
     """How such processes are started.
 
     Attributes:
-      command(tuple[str, ...]): Program and arguments. Two numbers are appended: the file
-        descriptors on which it reads commands and writes reports.
+      command(tuple[str, ...]): Program and arguments. Three numbers are appended: the file
+        descriptors on which it reads how to start, reads commands, and writes reports.
       environment(Mapping[str, str]): Its environment variables.
-      options(Mapping[str, Any]): What it is told first: ``{"command": "start", "number":
-        its place, "patient": see Child, "shared_fd" and "area": see Child, "options": these}``.
+      options(Mapping[str, Any]): What it is told first, as JSON: ``{"number": its place,
+        "patient": see Child, "shared_fd" and "area": see Child, "options": these}``.
     """
 
     command: tuple[str, ...]
@@ -87,20 +88,17 @@ class Child:
         self.kill_at: float | None = None
         self.killed = False
         self._reports = Decoder()
-        self._start(launch, shared_fd)
-        self._tell(
-            {
-                "command": "start",
-                "number": number,
-                "patient": patient,
-                "shared_fd": shared_fd,
-                "area": area,
-                "options": dict(launch.options),
-            }
-        )
+        told = {"number": number, "patient": patient, "shared_fd": shared_fd, "area": area}
+        self._start(launch, {**told, "options": dict(launch.options)}, shared_fd)
 
-    def _start(self, launch: Launch, shared_fd: int | None) -> None:
+    def _start(self, launch: Launch, told: Mapping[str, Any], shared_fd: int | None) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:
+            # Not by the pipe: with a few thousand queues it is more than a pipe takes, and who was
+            # told half of it would wait for the rest.
+            file = childs_ends.enter_context(_nameless_file())
+            file.write(json.dumps(told).encode())
+            file.seek(0)
+            start = file.fileno()
             control, control_fd = os.pipe()
             self._control_fd: int | None = control_fd
             childs_ends.callback(os.close, control)
@@ -114,10 +112,10 @@ class Child:
             # it, or print a KeyboardInterrupt, before it has.
             with signals.blocked():
                 self._process = subprocess.Popen(
-                    [*launch.command, str(control), str(report)],
+                    [*launch.command, str(start), str(control), str(report)],
                     env=dict(launch.environment),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(control, report) if shared_fd is None else (control, report, shared_fd),
+                    pass_fds=(start, control, report, *(() if shared_fd is None else (shared_fd,))),
                 )
             on_failure.pop_all()
         self.pid = self._process.pid
@@ -201,3 +199,11 @@ class Child:
 
     def __str__(self) -> str:
         return f"{self._name} (PID {self.pid})"
+
+
+def _nameless_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("greenq-start"), "w+b")
+    import tempfile  # which most starts do without
+
+    return cast(BinaryIO, tempfile.TemporaryFile())

@@ -41,6 +41,9 @@ REAP_AFTER_KILL_S = 2.0
 #: to its child and to the whole group, which its child is part of.
 SAME_SIGNAL_S = 0.02
 
+#: Seconds after which the loop looks around at the latest, where it waits for something to be due.
+_LONGEST_WAIT_S = 3600.0
+
 #: Exit codes of a worker that has given everything back itself.
 _CLEAN = (ExitCode.DONE, ExitCode.GIVEN_BACK)
 #: Exit codes that a worker chooses when it cannot start.
@@ -487,7 +490,8 @@ class Supervisor:
         if self._orphans:
             # Those who could take them back did not listen: ask again.
             due.append(time.monotonic() + 1)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        # epoll counts milliseconds in an int: 24.8 days.
+        return min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT_S) if due else None
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..exit_codes import ExitCode
-from ..json_lines import Decoder, encode
+from ..json_lines import encode
 from ..log_lines import configure, log_with_details
 from ..logging import get_logger
 from ..metrics import shared
@@ -62,12 +63,13 @@ def main() -> None:
 
     What it raised, or returned instead of a number, the supervisor is told, which logs it; then the code is 1.
     """
-    control_fd, report_fd = (int(argument) for argument in sys.argv[-2:])
+    start_fd, control_fd, report_fd = (int(argument) for argument in sys.argv[-3:])
     for fd in (control_fd, report_fd):
         os.set_inheritable(fd, False)
-    command = _read_command(control_fd)
-    _own.report_fd, _own.options = report_fd, command["options"]
-    _set_up(command)
+    with open(start_fd, "rb") as file:
+        told = json.load(file)
+    _own.report_fd, _own.options = report_fd, told["options"]
+    _set_up(told)
     life = _Life(outlasts_workers=_own.options["outlasts_workers"])
     life.take_signals()
     threading.Thread(target=life.watch_supervisor, args=(control_fd,), daemon=True).start()
@@ -101,19 +103,9 @@ class _Own:
 _own = _Own()
 
 
-def _read_command(control_fd: int) -> dict[str, Any]:
-    decoder = Decoder()
-    while True:
-        data = os.read(control_fd, 65536)
-        if not data:
-            sys.exit(ExitCode.DONE)  # the supervisor died before it could say anything
-        for command in decoder.feed(data):
-            return command
-
-
-def _set_up(command: dict[str, Any]) -> None:
-    options = command["options"]
-    shared.hand_over(command["shared_fd"], None, 0)
+def _set_up(told: dict[str, Any]) -> None:
+    options = told["options"]
+    shared.hand_over(told["shared_fd"], None, 0)
     sys.argv[:] = options["argv"]
     sys.path[:0] = [os.path.abspath(path) for path in options["path"]]
     if not options["skip_logging"]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import logging
 import os
 import select
@@ -62,10 +63,10 @@ _LONGEST_REASON = 30_000
 
 def main() -> NoReturn:
     """Run the worker that the supervisor asks for, until it is told to stop. Exits the process."""
-    control_fd, report_fd = (int(argument) for argument in sys.argv[-2:])
+    start_fd, control_fd, report_fd = (int(argument) for argument in sys.argv[-3:])
     process = WorkerProcess(control_fd, report_fd)
     process.take_signals()
-    process.read_options()
+    process.read_options(start_fd)
     share_asyncio()
     try:
         process.boot()
@@ -154,14 +155,14 @@ class WorkerProcess:
 
     # -- boot
 
-    def read_options(self) -> None:
-        """Wait for the first command, which brings the options, and set up logging."""
-        while not (commands := self._commands.feed(self._read_control())):
-            pass
-        self.number = commands[0]["number"]
-        self._is_patient: bool = commands[0]["patient"]
-        self.options: dict[str, Any] = commands[0]["options"]
-        shared.hand_over(commands[0]["shared_fd"], commands[0]["area"], self.number)
+    def read_options(self, start_fd: int) -> None:
+        """Read how to start, and set up logging."""
+        with open(start_fd, "rb") as file:
+            told = json.load(file)
+        self.number = told["number"]
+        self._is_patient: bool = told["patient"]
+        self.options: dict[str, Any] = told["options"]
+        shared.hand_over(told["shared_fd"], told["area"], self.number)
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
         if not self.options["skip_logging"]:
@@ -172,12 +173,6 @@ class WorkerProcess:
                 task_name=self._runtime.task_name,
                 pause=_stand_still(self._runtime),
             )
-
-    def _read_control(self) -> bytes:
-        data = os.read(self._control_fd, 65536)
-        if not data:
-            exit_now(ExitCode.DONE)  # the supervisor died before it could say anything
-        return data
 
     def boot(self) -> None:
         """Import what the user named, start the worker, report that it is ready.

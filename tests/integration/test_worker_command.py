@@ -179,6 +179,14 @@ def test_a_worker_without_actors_warns(run, folder):
     command.wait_for(r"WARNING\] No actors are declared: empty:broker")
 
 
+def test_options_of_more_than_a_pipe_takes_reach_the_workers(run):
+    modules = ["app"] * 20_000  # words of the command line are told as they stand, too
+    command = run("app", *modules, "-p", "1", "-f", "app:log")
+
+    command.wait_until_ready()
+    command.wait_for(r"Fork app:log .*: it could not go on: TypeError")
+
+
 def test_a_wrong_option_is_named_with_what_is_allowed(run):
     command = run("app", "--processes", "none")
 
@@ -256,6 +264,21 @@ def test_running_jobs_finish_after_a_signal(run, folder, signum, whom):
 
     assert command.exit_code() == 0
     assert "held on" in command.log
+
+
+def test_jobs_may_be_given_a_hundred_years_to_finish(run, folder):
+    command = run("app", "-p", "1", "--worker-shutdown-timeout", "36525d")
+    command.wait_until_ready()
+    enqueue(folder, "hold", "on")
+    command.wait_for("holding on")
+
+    command.send(signal.SIGTERM)
+    command.wait_for("Stopping: running jobs may finish")
+    (folder / "go").touch()
+
+    assert command.exit_code() == 0
+    assert "held on" in command.log
+    assert "Traceback" not in command.log
 
 
 def test_a_second_signal_kills(run, folder):
