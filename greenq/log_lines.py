@@ -74,10 +74,9 @@ def configure(
     Raises:
       OSError: The file cannot be opened for writing.
     """
-    fd = _STDERR
+    handler = LineHandler(_STDERR if log_file is None else _open(log_file), pause)
     if log_file is not None:
-        fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    handler = LineHandler(fd, pause)
+        handler.path = os.path.abspath(log_file)
     if log_format == "json":
         handler.setFormatter(JsonFormatter(task_name))
         logging.captureWarnings(True)
@@ -87,6 +86,21 @@ def configure(
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
+
+
+def reopen() -> None:
+    """Go on in a new file of the same name where the log's file was moved away.
+
+    Raises:
+      OSError: It cannot be opened for writing; the log goes on where it was.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.reopen()
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
@@ -121,10 +135,14 @@ class LineHandler(logging.Handler):
       fd(int): Where to.
       pause(Callable[[float], object]): Waits for so many seconds. It must not switch greenlets:
         logging never does.
+
+    Attributes:
+      path(str | None): Of the file, if it is one that can be opened anew.
     """
 
     def __init__(self, fd: int, pause: Callable[[float], object] = time.sleep) -> None:
         super().__init__()
+        self.path: str | None = None
         self._fd = fd
         self._pause = pause
         self._lock_within_s = _LOCK_WITHIN_S
@@ -152,6 +170,18 @@ class LineHandler(logging.Handler):
         finally:
             if holds:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def reopen(self) -> None:
+        """See reopen()."""
+        if self.path is None or (
+            os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        ):
+            return
+        fd = _open(self.path)
+        try:
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
 
     def _take_turn(self) -> bool:
         """Lock the pipe; False if that cannot be done, or takes too long."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..exit_codes import ExitCode
-from ..log_lines import log_with_details
+from ..log_lines import log_with_details, reopen
 from ..logging import get_logger
 from ..metrics.shared import SharedFile
 from .child import Child, Launch
@@ -191,7 +191,15 @@ class Supervisor:
                 self.logger.warning("Killing the workers: %s is the second signal.", name)
                 self._kill_all()
             elif signum == signal.SIGHUP and self._exit_code is None:
+                self._reopen_log()
                 self._reload("SIGHUP")
+
+    def _reopen_log(self) -> None:
+        # The new workers open it by themselves.
+        try:
+            reopen()
+        except OSError as error:
+            self.logger.error("The log file cannot be opened anew: %s. The main process goes on in the old one.", error)
 
     def _stop(self, exit_code: ExitCode) -> None:
         self._exit_code = exit_code

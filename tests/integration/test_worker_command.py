@@ -469,7 +469,7 @@ def test_every_process_appends_whole_lines_to_the_log_file(run, folder):
     (folder / "greenq.log").write_text("before\n")
     command = run("app", "-p", "2", "--log-file", "greenq.log")
     enqueue(folder, "say", "one\nline \x1b[31mé redis://me:secret@host/0")
-    subprocess.run([sys.executable, "-c", FOLLOW, "greenq.log", "said one"], cwd=folder, timeout=20, check=True)
+    follow(folder, "greenq.log", "said one")
     command.send(signal.SIGTERM)
     assert command.exit_code() == 0
 
@@ -479,9 +479,29 @@ def test_every_process_appends_whole_lines_to_the_log_file(run, folder):
     assert command.log == ""
 
 
+def test_after_a_reload_the_log_goes_on_in_a_new_file_where_the_old_one_was_moved_away(run, folder):
+    command = run("app", "-p", "1", "--log-file", "greenq.log")
+    follow(folder, "greenq.log", "Worker process is ready")
+    (folder / "greenq.log").rename(folder / "greenq.log.1")
+
+    command.send(signal.SIGHUP)
+    follow(folder, "greenq.log", "as part of the reload")
+    command.send(signal.SIGTERM)
+    assert command.exit_code() == 0
+
+    old, new = ((folder / name).read_text() for name in ("greenq.log.1", "greenq.log"))
+    assert [text in old for text in ("Reloading on SIGHUP", "Stopped.", "Exiting with code 0")] == [False, True, False]
+    assert [text in new for text in ("Reloading on SIGHUP", "Stopped.", "Exiting with code 0")] == [True, True, True]
+
+
+def follow(folder, log, text):
+    """Wait until the log file contains this."""
+    subprocess.run([sys.executable, "-c", FOLLOW, log, text], cwd=folder, timeout=20, check=True)
+
+
 FOLLOW = """
-import sys, time
-while sys.argv[2] not in open(sys.argv[1]).read():
+import os, sys, time
+while not os.path.exists(sys.argv[1]) or sys.argv[2] not in open(sys.argv[1]).read():
     time.sleep(0.01)
 """
 
