@@ -183,7 +183,7 @@ class _Announcer:
         self._logger = get_logger("greenq", "MainProcess")
 
     def __call__(self, facts: Mapping[str, Any], is_first: bool) -> None:
-        from .cli.banner import banner, missing_actors
+        from .cli.banner import banner, missing_actors, queues_without_actors
 
         if is_first:
             ready_ms = round((time.monotonic() - self._started_s) * 1000)
@@ -191,6 +191,8 @@ class _Announcer:
                 self._logger.info("%s", line)
         warning = missing_actors(facts)
         if warning is not None:
+            self._logger.warning("%s", warning)
+        for warning in queues_without_actors(self._options, facts):
             self._logger.warning("%s", warning)
 
 

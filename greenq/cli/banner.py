@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import __version__
+from ..names import canonical_queue_name, nearest_name
 from .options import Options
 
 
@@ -50,6 +51,20 @@ def missing_actors(facts: Mapping[str, Any]) -> str | None:
         "broker, so nothing can be run. Add the modules that declare actors to the command line, and check "
         "that they use the same broker."
     )
+
+
+def queues_without_actors(options: Options, facts: Mapping[str, Any]) -> list[str]:
+    """What to warn of if queues were named of which no actor is: a line for each."""
+    if options.queues is None or not facts.get("actors"):
+        return []
+    known = facts.get("actor_queues", ())
+    lines = []
+    for queue in options.queues:
+        if canonical_queue_name(queue) not in known:
+            nearest = nearest_name(queue, known)
+            hint = f" (did you mean {nearest}?)" if nearest else f"; there are actors of {_listed(known)}"
+            lines.append(f"No actor is declared on the queue {queue!r} of --queues{hint}.")
+    return lines
 
 
 def _counted(number: int, what: str, plural: str) -> str:

@@ -227,6 +227,7 @@ class WorkerProcess:
             lease_ms=self.broker.lease_ms,
             queues=sorted(self.broker.get_declared_queues() if queues is None else queues),
             actors=len(self.broker.get_declared_actors()),
+            actor_queues=sorted({actor.queue_name for actor in self.broker.actors.values()}),
             middleware=middleware,
             modules=[self.options["broker"], *self.options["modules"]],
             forks=forks_of(self.broker, self.options["fork_function"]),

@@ -187,6 +187,16 @@ def test_options_of_more_than_a_pipe_takes_reach_the_workers(run):
     command.wait_for(r"Fork app:log .*: it could not go on: TypeError")
 
 
+def test_a_queue_of_which_there_is_no_actor_is_a_warning_with_the_nearest_name(run):
+    command = run("app", "-p", "2", "-Q", "default", "defualt", "mail")
+    command.wait_until_ready(2)
+
+    misspelt, unknown = command.wait_for(r"WARNING\] No actor is declared on the queue (.*)", 2)
+
+    assert misspelt == "'defualt' of --queues (did you mean default?)."
+    assert unknown == "'mail' of --queues; there are actors of default."
+
+
 def test_a_wrong_option_is_named_with_what_is_allowed(run):
     command = run("app", "--processes", "none")
 
