@@ -11,6 +11,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from .extras import what_to_install
 from .logging import get_logger
 from .settings import BROKER_URL
 
@@ -49,7 +50,7 @@ def broker_from_url(url: str) -> Broker:
         ``sqlite:///path`` (four slashes for an absolute path) or ``memory://``.
 
     Raises:
-      ValueError: It names none, or one that is not part of this version.
+      ValueError: It names none, or one whose client is missing; says what to install.
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
@@ -67,16 +68,12 @@ def broker_from_url(url: str) -> Broker:
 
         return StubBroker()
     if parts.scheme in ("redis", "rediss", "unix"):
-        if not _exists("redis"):
-            raise ValueError(
-                f"A {parts.scheme}:// URL needs redis-py, which is not installed: pip install 'greenq[redis]'."
-            )
+        _require("redis", parts.scheme)
         from .brokers.redis import RedisBroker
 
         return RedisBroker(url=url)
     if parts.scheme in ("amqp", "amqps"):
-        if not _exists("pika"):
-            raise ValueError("An amqp:// URL needs pika, which is not installed: pip install 'greenq[rabbitmq]'.")
+        _require("pika", parts.scheme)
         from .brokers.rabbitmq import RabbitmqBroker
 
         return RabbitmqBroker(url=url)
@@ -85,6 +82,15 @@ def broker_from_url(url: str) -> Broker:
         f"The broker URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'}, for which "
         f"this version has no broker. It has one for {_SCHEMES}."
     )
+
+
+def _require(client: str, scheme: str) -> None:
+    user = f"The URL {scheme}://... of the broker"
+    if importlib.util.find_spec(client) is None:
+        raise ValueError(what_to_install(client, user))
+    if not _is_new_enough(client):
+        version = importlib.metadata.version(client)
+        raise ValueError(what_to_install(client, user, problem=f"is too old here ({version})"))
 
 
 def _best_installed() -> Broker:

@@ -14,6 +14,7 @@ class _Extra(NamedTuple):
 
 #: By what is imported, as setup.cfg has them.
 _EXTRAS = {
+    "pika": _Extra("pika", "pika>=1.3.2", "rabbitmq"),
     "redis": _Extra("redis-py", "redis[hiredis]>=5", "redis"),
     "watchfiles": _Extra("watchfiles", "watchfiles>=0.21", "watch"),
     "pymemcache": _Extra("pymemcache", "pymemcache>=4", "memcached"),
@@ -31,9 +32,13 @@ def require(package: str, user: str) -> None:
       ModuleNotFoundError: It is not installed; says how to get it.
     """
     if find_spec(package) is None:
-        extra = _EXTRAS[package]
-        raise ModuleNotFoundError(
-            f"{user} needs {extra.called}, which is not installed: pip install '{extra.requirement}', or greenq with "
-            f"its extra, as in pip install '/path/to/greenq[{extra.name}]'.",
-            name=package,
-        )
+        raise ModuleNotFoundError(what_to_install(package, user), name=package)
+
+
+def what_to_install(package: str, user: str, *, problem: str = "is not installed") -> str:
+    """A sentence on a package that cannot be used. The parameters are those of require()."""
+    extra = _EXTRAS[package]
+    return (
+        f"{user} needs {extra.called}, which {problem}: pip install '{extra.requirement}', or greenq with "
+        f"its extra, as in pip install '/path/to/greenq[{extra.name}]'."
+    )

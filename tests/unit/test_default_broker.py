@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
+import sys
 
 import pytest
 
 import greenq
-from greenq import default_broker
+from greenq import default_broker, extras
 from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
@@ -145,6 +148,43 @@ def test_an_old_client_of_redis_counts_as_none(monkeypatch):
 
     assert isinstance(broker, SqliteBroker)
     broker.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "client", "advice"),
+    [
+        ("redis://:secret@host", "redis", ["pip install 'redis[hiredis]>=5'", "greenq[redis]"]),
+        ("amqp://me:secret@host", "pika", ["pip install 'pika>=1.3.2'", "greenq[rabbitmq]"]),
+    ],
+)
+def test_a_url_whose_client_is_old_or_missing_says_what_to_install(monkeypatch, url, client, advice):
+    monkeypatch.setenv("GREENQ_BROKER_URL", url)
+    has_versions(monkeypatch)
+    with pytest.raises(ValueError, match="is too old here") as old:
+        greenq.get_broker()
+    lacks(monkeypatch, client)
+    with pytest.raises(ValueError, match="is not installed") as missing:
+        greenq.get_broker()
+
+    for text in (str(old.value), str(missing.value)):
+        assert [each for each in advice if each not in text] == []
+        assert "secret" not in text
+
+
+@pytest.mark.parametrize(("module", "client"), [("rabbitmq", "pika"), ("redis", "redis")])
+def test_a_broker_whose_client_is_missing_says_what_to_install(monkeypatch, module, client):
+    for name in [name for name in sys.modules if name.startswith(f"greenq.brokers.{module}")]:
+        monkeypatch.delitem(sys.modules, name)
+    lacks(monkeypatch, client)
+
+    with pytest.raises(ModuleNotFoundError, match=rf"Broker needs .* pip install '.*greenq\[{module}\]'"):
+        importlib.import_module(f"greenq.brokers.{module}")
+
+
+def lacks(monkeypatch, client):
+    found = importlib.util.find_spec
+    for user in (importlib.util, extras):
+        monkeypatch.setattr(user, "find_spec", lambda name, *more: None if name == client else found(name, *more))
 
 
 @pytest.mark.parametrize("url", ["http://:secret@host", "secret", "kafka://:secret@host/x"])
