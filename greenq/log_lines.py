@@ -51,6 +51,7 @@ _DEEPEST_EXTRA = 50
 
 #: What every record has; anything else was given to it as ``extra``.
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+_USUAL |= {logged_job.FIELD}
 
 
 def configure(
@@ -270,8 +271,7 @@ class JsonFormatter(logging.Formatter):
             "message": without_password(record.getMessage()),
         }
         job = logged_job.current.get()
-        if job is not None:
-            document.update(job.fields)
+        document.update(getattr(record, logged_job.FIELD, None) or (job.fields if job is not None else ()))
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         for name, details in (("exception", record.exc_text), ("stack", record.stack_info)):

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+#: The attribute of a record that is made outside its job, and has the marks itself.
+FIELD = "greenq_job"
+
 _NOTHING: Mapping[str, Any] = {}
 
 

@@ -1,37 +1,42 @@
 """Marks the log records of a job with its message, actor, queue and attempt.
 
-Only in worker processes whose log is JSON: see process.py.
+The middleware only in worker processes whose log is JSON: see process.py.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..logged_job import LoggedJob, current
+from ..logged_job import FIELD, LoggedJob, current
 from ..middleware import Middleware
 from ..names import canonical_queue_name
 
 if TYPE_CHECKING:
     from ..broker import Broker
     from ..consumer import MessageProxy
+    from ..message import Message
+
+
+def marked(message: Message[Any]) -> dict[str, Any]:
+    """What a record is given as ``extra`` that is made of a message before its job begins, or beside it."""
+    return {FIELD: _marks(message)}
+
+
+def _marks(message: Message[Any]) -> dict[str, Any]:
+    retries = message.options.get("retries")
+    return {
+        "message_id": message.message_id,
+        "actor": message.actor_name,
+        "queue": canonical_queue_name(message.queue_name),
+        "attempt": retries + 1 if type(retries) is int else 1,
+    }
 
 
 class JobMarks(Middleware):
     """Has to be the first of a broker's middleware, so that what the others log is marked."""
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        inner = message._message
-        retries = inner.options.get("retries")
-        current.set(
-            LoggedJob(
-                {
-                    "message_id": inner.message_id,
-                    "actor": inner.actor_name,
-                    "queue": canonical_queue_name(inner.queue_name),
-                    "attempt": retries + 1 if type(retries) is int else 1,
-                }
-            )
-        )
+        current.set(LoggedJob(_marks(message._message)))
 
     def after_process_message(
         self,

@@ -35,6 +35,7 @@ from ..runtime import Guard, Interruptible, Runtime
 from ..verdict import Action, Envelope, Verdict
 from .async_jobs import AsyncJob
 from .deadlines import Deadlines
+from .job_marks import marked
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -92,14 +93,20 @@ class Processor:
         try:
             actor = self._broker.get_actor(inner.actor_name)
         except ActorNotFound as error:
-            self.logger.error("Message %s cannot run: %s", inner.message_id, error)
+            self.logger.error("Message %s cannot run: %s", inner.message_id, error, extra=marked(inner))
             message.stuff_exception(error)
             message.fail(str(error))
             return None
         if inner.options:
             problem = wrong_option(inner, self._broker)
             if problem is not None:
-                self.logger.error("Message %s of actor %s cannot run: %s", inner.message_id, inner.actor_name, problem)
+                self.logger.error(
+                    "Message %s of actor %s cannot run: %s",
+                    inner.message_id,
+                    inner.actor_name,
+                    problem,
+                    extra=marked(inner),
+                )
                 message.stuff_exception(TypeError(problem))
                 message.fail(problem)
                 return None

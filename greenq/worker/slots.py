@@ -20,6 +20,7 @@ from ..logging import get_logger
 from ..runtime import Guard, Runtime, Task
 from ..verdict import Action, Verdict
 from .async_jobs import AsyncJob
+from .job_marks import marked
 from .outcome import Outcome
 from .processor import Processor
 
@@ -358,8 +359,9 @@ class WorkerThread:
         # Somebody killed this greenlet, or there is an error in our own code or in a hook (a
         # time-out of its own, say). The message must not stay behind. What is no kill would
         # come again at once, and again, however often the actor succeeds: it is dead.
+        inner = message._message
         self.logger.critical(
-            "Message %s was cut off outside of its actor.", message._message.message_id, exc_info=error
+            "Message %s was cut off outside of its actor.", inner.message_id, exc_info=error, extra=marked(inner)
         )
         if isinstance(error, self._slots.runtime.kills):
             verdict = Verdict(Action.REQUEUE, message)
@@ -377,8 +379,9 @@ class WorkerThread:
         try:
             return self._slots.processor.settle(message, consumer.writes_follow_ups)
         except BaseException:  # the same hook again, perhaps
+            inner = message._message
             self.logger.critical(
-                "The death of message %s could not be told.", message._message.message_id, exc_info=True
+                "The death of message %s could not be told.", inner.message_id, exc_info=True, extra=marked(inner)
             )
             message._closings = None
             return Verdict(Action.NACK, message, reason=reason)

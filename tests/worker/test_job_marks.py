@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import greenq
 from greenq import logged_job
 from greenq.brokers.stub import StubBroker
+from greenq.log_lines import JsonFormatter
 from greenq.middleware import Retries
 from greenq.worker.job_marks import JobMarks
 
@@ -81,3 +83,28 @@ def test_a_count_of_retries_that_is_none_is_the_first_attempt(broker, start, mar
     broker.join("default", timeout=10_000)
 
     assert [each["attempt"] for each in found] == [1]
+
+
+def test_what_is_said_of_a_message_whose_job_never_began_is_marked_too(broker, start, caplog):
+    class Exiting(greenq.Middleware):
+        def before_process_message(self, broker, message):
+            raise SystemExit
+
+    broker.add_middleware(Exiting())
+
+    @greenq.actor(queue_name="mail")
+    def work():
+        pass
+
+    unknown = work.message().copy(actor_name="unknown")
+    messages = [unknown, work.message_with_options(max_retries="many"), work.message()]
+    for message in messages:
+        broker.enqueue(message)
+    start()
+    broker.join("mail", fail_fast=False, timeout=10_000)
+
+    documents = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    marks = {each["message_id"]: each for each in documents if each["level"] in ("ERROR", "CRITICAL")}
+    assert sorted(marks) == sorted(message.message_id for message in messages)
+    assert [marks[each.message_id]["actor"] for each in messages] == ["unknown", "work", "work"]
+    assert {(each["queue"], each["attempt"], "extra" in each) for each in marks.values()} == {("mail", 1, False)}
