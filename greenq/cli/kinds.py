@@ -31,8 +31,8 @@ class Kind:
       read(Callable): Makes a value of one word, or raises a ValueError.
       in_file(str): What it is in a file, in words.
       file_types(tuple[type, ...]): The same as types.
-      takes(str): How the command line gives it: "one" word, "none", "many" words or one a time, and
-        "repeated" for one a time. The latter two make tuples.
+      takes(str): How the command line gives it: "one" word, "none" (then there is a --no- of it too),
+        "many" words or one a time, and "repeated" for one a time. The latter two make tuples.
       separator(str): Between the words of a variable that makes a tuple.
       is_path(bool): Whether it is a path, which in a file is relative to that file.
     """

@@ -355,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     kind, how = option.kind, dict[str, Any](help=option.help, default=None)
     if kind.takes == "none":
-        how.update(action="store_const", const=True)
+        how.update(action=argparse.BooleanOptionalAction)
     else:
         how.update(type=_worded(kind.read), metavar=kind.metavar)
     if not option.flags:

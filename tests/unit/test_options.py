@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from greenq import __version__
+from greenq.cli.kinds import FLAG
 from greenq.cli.options import OPTIONS, parse_options
 
 
@@ -177,6 +178,16 @@ def test_a_variable_in_lower_case_and_a_flag_that_is_off_count(monkeypatch, proj
     monkeypatch.setenv("GREENQ_VERBOSE", "off")
 
     assert (parse_options(["app"]).processes, parse_options(["app"]).verbose) == (7, False)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.kind is FLAG], ids=lambda option: option.key)
+def test_a_flag_of_the_file_or_the_environment_is_switched_off_on_the_command_line(monkeypatch, project, option):
+    project(f"[tool.greenq]\n{option.key} = true\n")
+    assert getattr(parse_options(["app"]), option.name) is True
+    assert getattr(parse_options(["app", f"--no-{option.key}"]), option.name) is False
+
+    monkeypatch.setenv(option.variable, "yes")
+    assert getattr(parse_options(["app", f"--no-{option.key}"]), option.name) is False
 
 
 def test_a_file_says_the_same_as_options_and_its_paths_begin_where_it_is(project, tmp_path, monkeypatch):
