@@ -117,7 +117,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
                 file=sys.stderr,
             )
             return ExitCode.USAGE
-        _warn_of_unknown_variables()
+        _warn(options)
         supervisor = Supervisor(
             launch(options),
             fork_launch=launch_fork(options),
@@ -131,13 +131,16 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
         return supervisor.run()
 
 
-def _warn_of_unknown_variables() -> None:
+def _warn(options: Options) -> None:
     from .cli.options import variables
     from .logging import get_logger
     from .settings import unknown_variables
 
+    logger = get_logger("greenq", "MainProcess")
+    for told in options.warnings:
+        logger.warning("%s", told)
     for told in unknown_variables(variables()):
-        get_logger("greenq", "MainProcess").warning("The environment variable %s is unknown, and has no effect.", told)
+        logger.warning("The environment variable %s is unknown, and has no effect.", told)
 
 
 def launch(options: Options) -> Launch:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from .. import __version__, settings
 from ..extras import require
+from ..log_lines import without_password
 from ..names import nearest_name
 from . import kinds
 from .kinds import Kind
@@ -232,6 +233,8 @@ class Options:
 
     #: The file that was read; None if there is none.
     settings_file: str | None = None
+    #: What is to be warned of, in sentences.
+    warnings: tuple[str, ...] = ()
 
 
 #: All options, in the order of the help.
@@ -263,7 +266,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         settings.check()
     except ValueError as error:
         parser.error(f"environment variable {error}")
-    table = _file(parser)
+    warnings: list[str] = []
+    table = _file(parser, warnings.append)
     values = {option.name: _value(option, given[option.name], table, parser.error) for option in OPTIONS}
     if values["broker"] is None:
         parser.error(
@@ -275,7 +279,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
             require("watchfiles", "--watch")
         except ModuleNotFoundError as error:
             parser.error(f"{error} Or take --watch-use-polling, which needs nothing.")
-    return Options(**values, settings_file=table.path if table else None)
+    return Options(**values, settings_file=table.path if table else None, warnings=tuple(warnings))
 
 
 def _value(option: Option, given: Any, table: Table | None, fail: Callable[[str], NoReturn]) -> Any:
@@ -305,10 +309,10 @@ def _said(option: Option, given: Any, table: Table | None, fail: Callable[[str],
             fail(f"{table.path}: {option.key} in [tool.greenq]: {error}")
 
 
-def _file(parser: argparse.ArgumentParser) -> Table | None:
+def _file(parser: argparse.ArgumentParser, warn: Callable[[str], None]) -> Table | None:
     """The project's table, its keys spelled as options are."""
     try:
-        table = find_table(os.getcwd())
+        table = find_table(os.getcwd(), warn)
     except ValueError as error:
         parser.error(str(error))
     if table is None:
@@ -338,8 +342,14 @@ def _problem_with(key: str) -> str | None:
     return "is no option" + (f" (did you mean {known[nearest]}?)" if nearest else "")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # What was given is repeated, and may be the URL of a broker in the wrong place.
+        super().error(without_password(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="greenq-worker",
         usage="greenq-worker [options] BROKER [MODULE ...]",
         description=_DESCRIPTION,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from textwrap import dedent
 
 import pytest
 
 from greenq import __version__
+from greenq.cli import pyproject
 from greenq.cli.kinds import FLAG
 from greenq.cli.options import OPTIONS, parse_options
 
@@ -284,3 +286,49 @@ def test_a_file_that_does_not_speak_of_greenq_is_not_looked_into(project):
     project("[[[ this is no TOML")
 
     assert parse_options(["app"]).settings_file is None
+
+
+@pytest.mark.parametrize("content", [None, "dependencies = [greenq"])
+def test_a_file_further_up_that_cannot_be_read_is_passed_over_with_a_warning(
+    project, tmp_path, monkeypatch, capsys, content
+):
+    path = project(content or "[tool.greenq]\n")
+    if content is None:
+        refuse_to_open(monkeypatch, path)
+    assert f"{path} cannot be read: " in refused(capsys)  # as long as it is the one of the current directory
+
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    options = parse_options(["app"])
+
+    assert options.settings_file is None
+    assert [f"{path} cannot be read: " in warning for warning in options.warnings] == [True]
+
+
+def refuse_to_open(monkeypatch, path):
+    """As the system does it, but for root too, whom it refuses nothing."""
+
+    def refusing(file, *more):
+        if file == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open(file, *more)
+
+    monkeypatch.setattr(pyproject, "open", refusing, raising=False)
+
+
+def test_a_broken_file_further_up_that_has_the_table_ends_the_command(project, tmp_path, monkeypatch, capsys):
+    path = project("[tool.greenq]\nprocesses =\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+
+    assert f"{path} cannot be read: " in refused(capsys)
+
+
+@pytest.mark.parametrize("line", ["modules = 'redis://me:secret@host'", "queues = 'redis://me:secret@host'"])
+def test_a_url_in_the_wrong_place_of_a_file_is_told_without_its_password(project, capsys, line):
+    project(f"[tool.greenq]\n{line}\n")
+
+    told = refused(capsys)
+
+    assert "redis://me:***@host' is not a list" in told
+    assert "secret" not in told

@@ -24,7 +24,9 @@ _LONGEST_PAUSE_S = 0.05
 
 
 class MemcachedBackend(WaitingBackend):
-    """A rate limiter backend for memcached. The client is pymemcache: see stores/memcached.py.
+    """A rate limiter backend for memcached. The client is pymemcache, which is Python all through.
+
+    So only the greenlet that asks waits; pylibmc, which is C, would stop the whole process.
 
     When many change the same key at once, some try again for up to 5 seconds, and then raise
     RateLimiterBusy. Waiting (of barriers) looks again and again.

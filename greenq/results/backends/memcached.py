@@ -11,7 +11,9 @@ from ..backend import ResultBackend
 
 
 class MemcachedBackend(ResultBackend):
-    """A result backend for memcached. The client is pymemcache: see stores/memcached.py.
+    """A result backend for memcached. The client is pymemcache, which is Python all through.
+
+    So only the greenlet that asks waits; pylibmc, which is C, would stop the whole process.
 
     Whoever waits looks again and again, every 0.1 seconds at first and every 2 seconds later. The
     server may drop results when its memory is full, and takes none that is larger than 1 MB.
