@@ -238,6 +238,54 @@ def test_a_forked_child_makes_connections_of_its_own(vhost):
     assert line == "(4, 0, 0)"
 
 
+SEND_BESIDE_A_CHILD = """
+    import os, socket, sys
+    import psutil
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    from greenq.errors import ConnectionClosed
+    from greenq.verdict import Action, Verdict
+    def send(count):
+        for number in range(count):
+            broker.enqueue(Message("default", "work", (number,), {}, {}))
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=10_000)
+    broker.declare_queue("default")
+    send(1)
+    consumer = broker.consume("default", prefetch=1, timeout=10_000)
+    assert consumer.wait()
+    verdict = Verdict(Action.ACK, *consumer.fetch(1))
+    ours, childs = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()  # it ends with its parent
+        try:
+            consumer.complete([verdict])
+            told = b"settled"
+        except ConnectionClosed:
+            told = b"refused"
+        held = [each for each in psutil.Process().net_connections("tcp") if each.raddr[1:] == (int(sys.argv[2]),)]
+        childs.sendall(b"%s and holds %d connections" % (told, len(held)))
+        childs.recv(1)  # its hub goes on, if it has one
+        send(1)  # over a connection of its own
+        childs.sendall(b"sent")
+        os._exit(0)
+    print(ours.recv(100).decode())
+    send(200)
+    ours.sendall(b"!")
+    print(ours.recv(100).decode())
+    consumer.complete([verdict])
+    consumer.close()
+    print(broker.get_queue_message_counts("default"))
+    broker.close()
+"""
+
+
+@both_worlds
+def test_a_forked_child_leaves_the_connections_to_its_parent(vhost, patched):
+    told = output_of(SEND_BESIDE_A_CHILD, vhost.url, vhost.server.port, patched=patched)
+
+    assert told == ["refused and holds 0 connections", "sent", "(201, 0, 0)"]
+
+
 def test_the_next_server_is_used_if_the_first_cannot_be_reached(open_broker, vhost):
     (nobody,) = free_ports(1)
     broker = open_broker(url=f"amqp://127.0.0.1:{nobody};{vhost.url}")

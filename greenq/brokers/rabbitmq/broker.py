@@ -295,7 +295,7 @@ class RabbitmqBroker(Broker):
         self._borrowed = BorrowedConnections(self.parameters)
 
 
-# A child never talks over its parent's connections.
+# A child never talks over its parent's connections, which loop.py leaves to it, nor are they deleted here.
 _brokers: weakref.WeakSet[RabbitmqBroker] = weakref.WeakSet()
 _left_to_the_parent: list[Any] = []
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pika.adapters.select_connection import IOLoop
@@ -93,6 +94,7 @@ class Loop:
         self._is_scheduled = False
         self._lock = self.runtime.native_lock()
         self.is_closed = False
+        self._is_left = False
         #: What has an end by a timer, which would never come after the end of the loop.
         self.asked: set[Answer] = set()
         #: Called in the loop with an error, after one that nobody expected: connections are no good any more.
@@ -104,6 +106,7 @@ class Loop:
         self._held: list[Any] | None = None
         self._place: _HubPlace | _ThreadPlace = (_HubPlace if is_patched() else _ThreadPlace)(self)
         pika_log.watch()
+        _loops.add(self)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have this called, after all that was asked for before. From any thread.
@@ -137,6 +140,8 @@ class Loop:
         """The same function for pika to call: what it raises is taken care of."""
 
         def guarded(*args: Any) -> None:
+            if self._is_left:
+                return  # a timer of the parent's
             with pika_log.kept_back:
                 try:
                     call(*args)
@@ -259,6 +264,42 @@ class Loop:
         self.soon(end)
         done.wait()
 
+    def leave_to_parent(self) -> None:
+        """End, in a forked child, without touching the connections, which are the parent's.
+
+        In a patched process everything goes on in the child as well, in its copy of the hub: it would
+        take answers and messages from the parent, and write into its frames. What waited here at the
+        fork waits in the parent; its copy is never answered.
+        """
+        self._lock = self.runtime.native_lock()  # another thread may have held it
+        if self.is_closed:
+            return  # somebody else's files may have the numbers of its own by now
+        self.is_closed = self._is_left = True
+        self._calls.clear()
+        self._place.leave_to_parent()
+
+
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _leave_in_child() -> None:
+    for each in list(_loops):
+        each.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)
+
+
+def _leave_files(fds: Iterable[int]) -> None:
+    """Put nothing in the place of these files: for as long as a child has one, it stays open.
+
+    Otherwise the server would not see the end of a parent that is killed.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
+
 
 def _guarded(io: Any, guard: Callable[[Callable[..., Any]], Callable[..., None]]) -> Any:
     """pika's services, with care taken of what is raised by all that they have a loop call."""
@@ -318,6 +359,14 @@ class _HubPlace:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    def leave_to_parent(self) -> None:
+        watchers = self._loop._io_watchers_by_fd
+        fds = [*watchers, self._loop._callback_queue._write_fd]
+        for watcher in watchers.values():
+            watcher.close()
+        watchers.clear()
+        _leave_files(fds)
+
 
 class _ThreadPlace:
     """In pika's own loop, on a native thread of its own."""
@@ -350,3 +399,7 @@ class _ThreadPlace:
     def end(self) -> None:
         self._is_ended = True
         self._loop.stop()
+
+    def leave_to_parent(self) -> None:
+        # The thread is not in the child.
+        _leave_files(list(self._loop._poller._fd_handlers))
