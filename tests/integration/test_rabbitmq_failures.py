@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import socket
 import time
+from threading import Event
 
 import pika
 import pytest
 
 from greenq.brokers.rabbitmq import RabbitmqBroker, loop
+from greenq.brokers.rabbitmq.publisher import Batch, Outgoing
 from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.runtime import is_patched
 from tests.contract.fetching import message, names, take
 from tests.support.processes import output_of
 from tests.support.rabbitmq_server import free_ports, shared_server
-from tests.support.waiting import PATIENCE_S, beside, until
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 
 @pytest.fixture
@@ -206,6 +208,37 @@ def test_an_error_of_pikas_own_loop_is_logged_and_the_loop_starts_again_after_a_
     broker.enqueue(message("second"))
     assert failures[1] - failures[0] >= 0.2
     until(lambda: told() == ["boom"])
+
+
+# -- between two lines
+
+
+class Watched(Batch):
+    """Notes its error at the moment at which it is said to be over."""
+
+    __slots__ = ("error_at_the_end",)
+
+    def __setattr__(self, name, value):
+        if name == "is_under_way" and not value:
+            self.error_at_the_end = getattr(self, "error", None)
+        super().__setattr__(name, value)
+
+
+def test_a_batch_that_is_stored_after_all_has_no_error_when_it_is_said_to_be_over(broker, monkeypatch):
+    publisher, loop, held, answered = broker._attach()._publisher, broker._attach().loop, [], Event()
+    batch = Watched([Outgoing("default", b"{}")], lambda _: answered.set(), time.monotonic() + 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "_note", held.extend)
+        publisher.submit([batch])
+        happens(answered)
+        until(lambda: held)
+    assert batch.is_under_way
+    assert isinstance(batch.error, ConnectionClosed)
+
+    loop.soon(lambda: publisher._note(held))
+
+    until(lambda: not batch.is_under_way)
+    assert batch.error_at_the_end is None
 
 
 # -- servers that end a connection before it is open

@@ -225,7 +225,6 @@ class Publisher:
 
     def _end(self, batch: Batch) -> None:
         self._bytes_under_way -= batch.size
-        batch.is_under_way = False
         if not batch.deadline and not batch.refused and not batch.returned:
             batch.error = None  # it was answered before, and is stored after all
         if batch.error is None and batch.refused:
@@ -234,6 +233,8 @@ class Publisher:
             text += ": the queue may be full (x-max-length with reject-publish), or its node in trouble"
             kind = ConnectionFailed if batch.refused == len(batch.messages) else ConnectionClosed
             batch.error = kind(text)
+        # Last: whoever sees in another thread that it is over reads the error next.
+        batch.is_under_way = False
         if batch.deadline:
             batch.on_done(batch)
 
