@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from threading import Event
+from threading import Event, Thread
 
 import pika
 import pytest
@@ -239,6 +239,32 @@ def test_a_batch_that_is_stored_after_all_has_no_error_when_it_is_said_to_be_ove
 
     until(lambda: not batch.is_under_way)
     assert batch.error_at_the_end is None
+
+
+class Interrupted(BaseException):
+    """As a job is at its time limit."""
+
+
+@pytest.mark.parametrize("interrupted", ["wake", "soon"])
+def test_a_send_that_is_interrupted_between_two_lines_holds_up_no_other(broker, monkeypatch, interrupted):
+    attachment, stored, others = broker._attach(), [], []
+    where = attachment.loop._place if interrupted == "wake" else attachment.loop
+    good = attachment.place(broker.prepare(message("good")))
+
+    def interrupt(*_):
+        patch.undo()
+        others.append(Thread(target=lambda: stored.append(attachment.store([[good]])), daemon=True))
+        others[0].start()
+        until(lambda: len(attachment._publisher._waiting) == 2)  # it counts on this one to have all sent
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, interrupted, interrupt)
+        with pytest.raises(Interrupted):
+            attachment._publisher.submit([Batch([good], lambda _: None, time.monotonic() + PATIENCE_S)])
+
+    others[0].join(PATIENCE_S)
+    assert stored == [[None]]
 
 
 # -- servers that end a connection before it is open

@@ -114,14 +114,21 @@ class Loop:
         Raises:
           ConnectionClosed: The loop was closed.
         """
-        with self._lock:
-            if self.is_closed:
-                raise ConnectionClosed("The broker was closed")
-            self._calls.append(call)
-            if self._is_scheduled:
-                return
-            self._is_scheduled = True
-        self._place.wake(self._run_calls)
+        try:
+            with self._lock:
+                if self.is_closed:
+                    raise ConnectionClosed("The broker was closed")
+                self._calls.append(call)
+                if self._is_scheduled:
+                    return
+                self._is_scheduled = True
+            self._place.wake(self._run_calls)
+        except ConnectionClosed:
+            raise
+        except BaseException:
+            # A job that is interrupted right here; others may have come since, and count on this.
+            self._place.wake(self._run_calls)
+            raise
 
     def _run_calls(self) -> None:
         self._is_scheduled = False

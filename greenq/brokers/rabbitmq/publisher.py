@@ -114,10 +114,18 @@ class Publisher:
 
     def submit(self, batches: Sequence[Batch]) -> None:
         """Publish these, soon. From any thread; does not wait."""
-        self._waiting.extend(batches)
-        if self._is_pumping:
-            return
-        self._is_pumping = True
+        try:
+            self._waiting.extend(batches)
+            if self._is_pumping:
+                return
+            self._is_pumping = True
+            self._pump_soon()
+        except BaseException:
+            # A job that is interrupted right here; others may have come since, and count on this.
+            self._pump_soon()
+            raise
+
+    def _pump_soon(self) -> None:
         try:
             self._loop.soon(self._pump)
         except ConnectionClosed as error:
