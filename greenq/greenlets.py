@@ -33,6 +33,23 @@ _get_ident = get_original("_thread", "get_ident")
 _TURN_S = 0.01
 
 
+#: None if this module is imported first in a thread of a pool of gevent's: no way leads from there to it.
+_main_hub = gevent.get_hub() if gevent.get_hub().main_hub else None
+
+
+def _find_main_hub() -> Any:
+    # It lives as long as the process; those of a pool's threads run only while a call waits in them.
+    hub = gevent.get_hub()
+    if hub.main_hub:
+        return hub
+    if _main_hub is None:
+        raise RuntimeError(
+            "This is a thread of a pool of gevent's, and greenq was never used in the main thread, in whose hub "
+            "connections live. Import the module that makes the broker there, before the pool's first use of it."
+        )
+    return _main_hub
+
+
 class _Event:
     """gevent's event, which may also be set by another thread of the process."""
 
@@ -267,6 +284,7 @@ class GreenletRuntime:
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         _start_new_thread(run, ())
 
+    main_hub = staticmethod(_find_main_hub)
     native_lock = staticmethod(_allocate_lock)
     native_socket = staticmethod(get_original("socket", "socket"))
 

@@ -145,6 +145,14 @@ class Runtime(Protocol):
         """
         ...
 
+    def main_hub(self) -> Any:
+        """gevent's hub of the main thread, where the calling thread's may be one of a pool; None among threads.
+
+        Raises:
+          RuntimeError: It is not known.
+        """
+        ...
+
     def native_lock(self) -> Any:
         """A lock of the operating system, with ``acquire(blocking, timeout)`` and ``release``."""
         ...

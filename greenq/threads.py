@@ -145,6 +145,10 @@ class ThreadRuntime:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     native_lock = staticmethod(threading.Lock)
+
+    def main_hub(self) -> None:
+        return None
+
     native_socket = staticmethod(socket.socket)
 
 

@@ -1101,6 +1101,46 @@ def test_more_first_sends_at_once_than_a_connection_has_channels_are_all_stored(
 # -- close() beside a send
 
 
+SEND_FROM_A_POOL = """
+    import sys
+    import gevent
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[])
+    broker.declare_queue("default")
+    def send(): broker.enqueue(Message("default", "work", (), {}, {}))
+    pool = gevent.get_hub().threadpool
+    pool.apply(send)
+    gevent.spawn(send).get(timeout=20)
+    pool.apply(send)
+    print(broker.get_queue_message_counts("default"))
+    broker.close()
+"""
+
+
+def test_a_broker_that_is_first_used_in_a_thread_of_gevents_pool_works_there_and_in_greenlets(vhost):
+    assert output_of(SEND_FROM_A_POOL, vhost.url, patched=True) == ["(3, 0, 0)"]
+
+
+USE_IN_A_POOL_ONLY = """
+    import sys
+    import gevent
+    def use():
+        from greenq.brokers.rabbitmq import RabbitmqBroker
+        RabbitmqBroker(url="amqp://127.0.0.1:1", middleware=[]).connect()
+    try:
+        gevent.get_hub().threadpool.apply(use)
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_a_broker_that_only_a_thread_of_gevents_pool_knows_says_what_to_do():
+    (told,) = output_of(USE_IN_A_POOL_ONLY, patched=True)
+
+    assert "Import the module that makes the broker there" in told
+
+
 @pytest.fixture
 def silent_urls():
     """Two servers that take connections and say nothing."""

@@ -11,6 +11,7 @@ waits on them is told, and whoever needs one makes it anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import weakref
@@ -324,22 +325,32 @@ class _HubPlace:
     """In gevent's hub, which runs anyway."""
 
     def __init__(self, loop: Loop) -> None:
-        # Its import brings gevent's hub of this thread along.
         from pika.adapters import gevent_connection as adapter
 
         class HubConnection(Pulsing, adapter.GeventConnection):  # type: ignore[misc] # pika has no types
             pass
 
+        self._adapter = adapter
         self._kind = HubConnection
         self._fail = loop.fail
+        self._guard = loop.guard
         self._runtime = loop.runtime
         # Replaced as a whole, because a native thread looks at it.
         self._connections: list[Any] = []
         self._pulse: Pulse | None = None
-        self._loop: Any = adapter._GeventSelectorIOLoop()
-        # One for all connections: each holds a pipe that pika never closes.
-        self.io: Any = _guarded(adapter._GeventSelectorIOServicesAdapter(self._loop), loop.guard)
-        self._hub_loop = self._loop._hub.loop
+        # Not the hub of this thread, which may be one of a pool: its hub runs only while a call waits in it.
+        self._hub = loop.runtime.main_hub()
+        self._hub_loop = self._hub.loop
+        self._loop: Any = None
+
+    @functools.cached_property
+    def io(self) -> Any:
+        """pika's services, one for all connections: each holds a pipe that pika never closes.
+
+        Made at the first use, which is in the hub: only there may it be touched.
+        """
+        self._loop = self._adapter._GeventSelectorIOLoop(self._hub)
+        return _guarded(self._adapter._GeventSelectorIOServicesAdapter(self._loop), self._guard)
 
     def connect(self, parameters: Any, callbacks: dict[str, Any]) -> Any:
         connection = self._kind(
@@ -360,6 +371,8 @@ class _HubPlace:
     def end(self) -> None:
         if self._pulse is not None:
             self._pulse.stop()
+        if self._loop is None:
+            return
         queue = self._loop._callback_queue
         self._loop.remove_handler(queue._read_fd)
         for fd in (queue._read_fd, queue._write_fd):
@@ -367,6 +380,8 @@ class _HubPlace:
                 os.close(fd)
 
     def leave_to_parent(self) -> None:
+        if self._loop is None:
+            return
         watchers = self._loop._io_watchers_by_fd
         fds = [*watchers, self._loop._callback_queue._write_fd]
         for watcher in watchers.values():
