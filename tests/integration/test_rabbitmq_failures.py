@@ -12,7 +12,7 @@ from threading import Event, Thread
 import pika
 import pytest
 
-from greenq.brokers.rabbitmq import RabbitmqBroker, loop
+from greenq.brokers.rabbitmq import RabbitmqBroker, loop, publisher
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing
 from greenq.errors import BrokerUnusable, ConnectionClosed, ConnectionError, ConnectionFailed
 from greenq.runtime import is_patched
@@ -74,10 +74,10 @@ def test_an_error_of_a_timer_is_logged_and_the_loop_goes_on(broker, told):
 
 
 def test_a_send_whose_confirm_cannot_be_read_fails_at_once_and_the_next_one_works(broker, told, monkeypatch):
-    publisher = broker._attach()._publisher
+    sender = broker._attach()._publisher
     with monkeypatch.context() as patch:
-        publisher._channel = None  # as if nothing had been sent yet
-        patch.setattr(publisher, "_on_confirms", boom)
+        sender._channel = None  # as if nothing had been sent yet
+        patch.setattr(sender, "_on_confirms", boom)
         with pytest.raises(ConnectionClosed, match=r"error in greenq.*boom.*may be stored"):
             broker.enqueue(message("in doubt"))
 
@@ -90,17 +90,17 @@ def test_a_send_whose_confirm_cannot_be_read_fails_at_once_and_the_next_one_work
 def test_nobody_is_woken_before_all_that_waits_is_given_up(broker, monkeypatch):
     # Whoever is woken may send again at once; that would be given up with the rest.
     attachment, holds_back = broker._attach(), []
-    publisher = attachment._publisher
-    give_up_waiting = publisher._on_no_connection
+    sender = attachment._publisher
+    give_up_waiting = sender._on_no_connection
 
     def note_and_give_up(error):
         holds_back.append(attachment.loop._held is not None)
         give_up_waiting(error)
 
-    monkeypatch.setattr(publisher, "_on_no_connection", note_and_give_up)
+    monkeypatch.setattr(sender, "_on_no_connection", note_and_give_up)
     with monkeypatch.context() as patch:
-        publisher._channel = None  # as if nothing had been sent yet
-        patch.setattr(publisher, "_on_confirms", boom)
+        sender._channel = None  # as if nothing had been sent yet
+        patch.setattr(sender, "_on_confirms", boom)
         with pytest.raises(ConnectionClosed, match="boom"):
             broker.enqueue(message("in doubt"))
 
@@ -225,17 +225,17 @@ class Watched(Batch):
 
 
 def test_a_batch_that_is_stored_after_all_has_no_error_when_it_is_said_to_be_over(broker, monkeypatch):
-    publisher, loop, held, answered = broker._attach()._publisher, broker._attach().loop, [], Event()
+    sender, loop, held, answered = broker._attach()._publisher, broker._attach().loop, [], Event()
     batch = Watched([Outgoing("default", b"{}")], lambda _: answered.set(), time.monotonic() + 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(publisher, "_note", held.extend)
-        publisher.submit([batch])
+        patch.setattr(sender, "_note", held.extend)
+        sender.submit([batch])
         happens(answered)
         until(lambda: held)
     assert batch.is_under_way
     assert isinstance(batch.error, ConnectionClosed)
 
-    loop.soon(lambda: publisher._note(held))
+    loop.soon(lambda: sender._note(held))
 
     until(lambda: not batch.is_under_way)
     assert batch.error_at_the_end is None
@@ -265,6 +265,62 @@ def test_a_send_that_is_interrupted_between_two_lines_holds_up_no_other(broker, 
 
     others[0].join(PATIENCE_S)
     assert stored == [[None]]
+
+
+# -- a queue that does not confirm
+
+
+@pytest.fixture
+def send_to_stuck(vhost, broker):
+    """Sends messages, one a batch, to a queue whose process stands still; answers when all are given up."""
+    broker.declare_queue("stuck", ensure=True)
+    found = f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost.name}">>, queue, <<"stuck">>))'
+    vhost.server.control("eval", f"{found}, sys:suspend(amqqueue:get_pid(Q)).")
+    is_stuck = True
+
+    def send(count):
+        done = []
+        until_s = time.monotonic() + 0.3
+        batches = [Batch([Outgoing("stuck", b"x" * 100)], done.append, until_s) for _ in range(count)]
+        broker._attach()._publisher.submit(batches)
+        until(lambda: len(done) == count)
+        return batches
+
+    def go_on():
+        nonlocal is_stuck
+        if is_stuck:
+            vhost.server.control("eval", f"{found}, sys:resume(amqqueue:get_pid(Q)).")
+            is_stuck = False
+
+    send.go_on = go_on
+    yield send
+    go_on()
+
+
+def test_a_queue_that_confirms_nothing_stops_no_sends_to_others(broker, send_to_stuck, monkeypatch):
+    monkeypatch.setattr(publisher, "_WINDOW_MESSAGES", 5)
+
+    given_up = send_to_stuck(5)
+    broker.enqueue(message("second"))
+
+    assert all(isinstance(each.error, ConnectionClosed) and each.is_under_way for each in given_up)
+    send_to_stuck.go_on()
+    until(lambda: not any(each.is_under_way for each in given_up))
+    assert [each.error for each in given_up] == [None] * 5
+    assert broker._attach()._publisher._bytes_remembered == broker._attach()._publisher._bytes_under_way == 0
+
+
+@pytest.mark.parametrize(("bound", "most"), [("_REMEMBERED_MESSAGES", 3), ("_REMEMBERED_BYTES", 350)])
+def test_no_more_than_a_bound_of_unconfirmed_messages_is_remembered(broker, send_to_stuck, monkeypatch, bound, most):
+    monkeypatch.setattr(publisher, bound, most)
+
+    given_up = send_to_stuck(5)
+
+    assert [each.is_under_way for each in given_up] == [False, False, True, True, True]
+    send_to_stuck.go_on()
+    until(lambda: not any(each.is_under_way for each in given_up))
+    assert [each.error is None for each in given_up] == [False, False, True, True, True]
+    assert broker._attach()._publisher._bytes_remembered == 0
 
 
 # -- servers that end a connection before it is open

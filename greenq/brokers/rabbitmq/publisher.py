@@ -9,6 +9,7 @@ refused, or returned because there is no such queue.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,10 @@ from .wire import ConfirmTaker, content, pack_properties, publish_method, write
 #: that is slower than they are.
 _WINDOW_MESSAGES = 2000
 _WINDOW_BYTES = 16 * 1024 * 1024
+
+#: How much of what was answered with an error is remembered, in case that the server confirms it after all.
+_REMEMBERED_MESSAGES = 10_000
+_REMEMBERED_BYTES = 64 * 1024 * 1024
 
 #: How much may be on its way to the socket where nothing is confirmed.
 _WINDOW_UNSENT_BYTES = 1024 * 1024
@@ -57,8 +62,8 @@ class Batch:
     """
 
     __slots__ = (
-        *("deadline", "error", "gives_way", "is_under_way", "left", "messages", "on_done", "refused", "returned"),
-        "size",
+        *("deadline", "error", "first_tag", "gives_way", "is_under_way", "left", "messages", "on_done", "refused"),
+        *("returned", "size"),
     )
 
     def __init__(
@@ -74,6 +79,7 @@ class Batch:
         self.deadline = deadline
         self.gives_way = gives_way
         self.is_under_way = False
+        self.first_tag = 0
         self.size = sum(len(message.body) for message in messages)
         self.left = len(messages)
         self.error: ConnectionError | None = None
@@ -99,6 +105,10 @@ class Publisher:
         #: By delivery tag, in order.
         self._under_way: dict[int, Batch] = {}
         self._bytes_under_way = 0
+        #: The same of batches that were answered with an error: one queue that confirms nothing must not
+        #: fill the window for all others.
+        self._remembered: dict[int, Batch] = {}
+        self._bytes_remembered = 0
         self._first_tag = 1  # of those under way
         self._next_tag = 1
         self._channel: Any = None
@@ -182,7 +192,7 @@ class Publisher:
         for _ in batch.messages:
             self._under_way[tag] = batch
             tag += 1
-        self._next_tag = tag
+        batch.first_tag, self._next_tag = self._next_tag, tag
         batch.is_under_way = True
         self._bytes_under_way += batch.size
         if not batch.messages:
@@ -222,7 +232,7 @@ class Publisher:
                 if tag == self._first_tag:
                     self._first_tag = tag + 1
             for each in tags:
-                batch = under_way.pop(each, None)
+                batch = under_way.pop(each, None) or self._remembered.pop(each, None)
                 if batch is None:
                     continue  # it was confirmed by itself before
                 batch.left -= 1
@@ -232,7 +242,10 @@ class Publisher:
                     self._end(batch)
 
     def _end(self, batch: Batch) -> None:
-        self._bytes_under_way -= batch.size
+        if batch.deadline:
+            self._bytes_under_way -= batch.size
+        else:
+            self._bytes_remembered -= batch.size
         if not batch.deadline and not batch.refused and not batch.returned:
             batch.error = None  # it was answered before, and is stored after all
         if batch.error is None and batch.refused:
@@ -249,7 +262,7 @@ class Publisher:
     def _on_return(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         # It comes before the message's confirm, and names no tag. Rare, so looking is good enough.
         key = method.routing_key
-        for batch in self._under_way.values():
+        for batch in itertools.chain(self._remembered.values(), self._under_way.values()):
             for message in batch.messages:
                 if message.queue == key and message.body == body:
                     # There may be others just like it.
@@ -272,10 +285,25 @@ class Publisher:
     def _fail_under_way(self, is_meant: Callable[[Batch], bool]) -> None:
         """Answer those that are not confirmed, and are meant."""
         for batch in {id(batch): batch for batch in self._under_way.values()}.values():
-            if batch.deadline and is_meant(batch):
+            if is_meant(batch):
                 batch.error = ConnectionClosed(self._why_not_confirmed())
-                batch.deadline = 0.0  # it is answered; its tags stay under way
+                batch.deadline = 0.0  # it is answered
+                self._remember(batch)
                 batch.on_done(batch)
+
+    def _remember(self, batch: Batch) -> None:
+        self._bytes_under_way -= batch.size
+        self._bytes_remembered += batch.size
+        remembered = self._remembered
+        for tag in _tags(batch):
+            if self._under_way.pop(tag, None) is not None:
+                remembered[tag] = batch
+        while len(remembered) > _REMEMBERED_MESSAGES or self._bytes_remembered > _REMEMBERED_BYTES:
+            oldest = next(iter(remembered.values()))
+            for tag in _tags(oldest):
+                remembered.pop(tag, None)
+            self._bytes_remembered -= oldest.size
+            oldest.is_under_way = False
 
     def _look(self) -> None:
         """Fail what has waited for too long."""
@@ -289,6 +317,8 @@ class Publisher:
         if self._waiting or self._under_way:
             self._is_looking = True
             self._loop.later(_LOOK_EVERY_S, self._look)
+        if self._waiting:
+            self._pump()  # there may be room now
 
     def _why_not_sent(self) -> str:
         blocked_by = self._link.blocked_by
@@ -360,9 +390,15 @@ class Publisher:
         """The channel is gone: nobody knows what became of what was under way."""
         self._channel = None
         under_way, self._under_way = self._under_way, {}
-        self._bytes_under_way = 0
-        for batch in {id(batch): batch for batch in under_way.values()}.values():
+        remembered, self._remembered = self._remembered, {}
+        self._bytes_under_way = self._bytes_remembered = 0
+        for batch in remembered.values():
             batch.is_under_way = False
-            if batch.deadline:
-                batch.error = ConnectionClosed(f"{error}; the message may be stored")
-                batch.on_done(batch)
+        for batch in {id(batch): batch for batch in under_way.values()}.values():
+            batch.error = ConnectionClosed(f"{error}; the message may be stored")
+            batch.is_under_way = False
+            batch.on_done(batch)
+
+
+def _tags(batch: Batch) -> range:
+    return range(batch.first_tag, batch.first_tag + len(batch.messages))
