@@ -466,6 +466,34 @@ def test_messages_are_sent_without_confirms_if_somebody_wants_that(open_broker):
     assert names(take(consume(broker), 100)) == list(range(100))
 
 
+def test_a_full_socket_is_looked_at_by_one_timer_however_many_send(open_broker, monkeypatch):
+    broker = open_broker(confirm_delivery=False)
+    send(broker, "first")
+    sender, loop, timers, most, done = broker._attach()._sender, broker._attach().loop, [], [], []
+
+    def note_and_call_later(seconds, call, later=loop.later):
+        def ended():
+            timers.remove(seconds)
+            call()
+
+        if call != sender._answer_unconfirmed_later:
+            return later(seconds, call)
+        timers.append(seconds)
+        most.append(len(timers))
+        return later(seconds, ended)
+
+    monkeypatch.setattr(loop, "later", note_and_call_later)
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "_WINDOW_UNSENT_BYTES", -1)  # as if it took nothing
+        for number in range(1, 6):
+            batch = Batch([Outgoing("default", b"{}")], done.append, time.monotonic() + PATIENCE_S)
+            sender.submit([batch])
+            wait_until(lambda number=number: len(sender._under_way) == number)
+    wait_until(lambda: len(done) == 5)
+
+    assert set(most) == {1}
+
+
 def test_a_send_by_a_job_that_was_interrupted_leaves_the_others_alone(vhost):
     (line,) = output_of(
         """

@@ -116,6 +116,7 @@ class Publisher:
         self._opening: object | None = None
         self._is_pumping = False
         self._is_looking = False
+        self._is_answering_later = False
         self._methods: dict[str, bytes] = {}
         link.on_lost.append(self._on_lost)
         link.on_blocked.append(self._give_way)
@@ -202,7 +203,9 @@ class Publisher:
         # pika's buffer is all that is between a sender and a socket that takes nothing.
         connection = self._channel.connection
         if connection._transport.get_write_buffer_size() > _WINDOW_UNSENT_BYTES:
-            self._loop.later(0.01, self._answer_unconfirmed_later)
+            if not self._is_answering_later:
+                self._is_answering_later = True
+                self._loop.later(0.01, self._answer_unconfirmed_later)
             return
         under_way, self._under_way = self._under_way, {}
         self._bytes_under_way = 0
@@ -212,6 +215,7 @@ class Publisher:
             self._pump()
 
     def _answer_unconfirmed_later(self) -> None:
+        self._is_answering_later = False
         if self._channel is not None:
             self._answer_unconfirmed()
 
