@@ -447,6 +447,22 @@ def test_a_queue_that_vanished_is_declared_again(broker):
     assert names(take(consume(broker), 2)) == [2, 3]
 
 
+def test_a_message_that_came_back_has_what_is_left_of_the_time_of_its_send(broker, monkeypatch):
+    send(broker, 1)
+    broker.channel.queue_delete("default")
+    attachment, deadlines = broker._attach(), []
+
+    def publish_and_note(groups, sender, deadline, publish=attachment._publish, **options):
+        deadlines.append(deadline)
+        return publish(groups, sender, deadline, **options)
+
+    monkeypatch.setattr(attachment, "_publish", publish_and_note)
+    send(broker, 2)
+
+    first, again = deadlines
+    assert first == again
+
+
 def test_a_ladder_that_vanished_is_declared_again(broker, consumer):
     broker.enqueue(message("first"), delay=5_000_000)
     for rung in broker.topology.ladder("default"):

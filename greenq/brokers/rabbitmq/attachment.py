@@ -250,10 +250,12 @@ class Attachment:
         *,
         gives_way: bool = False,
     ) -> list[Batch]:
-        batches = self._publish(groups, publisher, deadline or time.monotonic() + self._timeout_s, gives_way=gives_way)
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout_s
+        batches = self._publish(groups, publisher, deadline, gives_way=gives_way)
         returned = [batch for batch in batches if batch.returned and batch.error is None]
         if returned:
-            self._store_returned(returned, publisher)
+            self._store_returned(returned, publisher, deadline, gives_way=gives_way)
         return batches
 
     def _publish(
@@ -275,7 +277,7 @@ class Attachment:
         answer.wait()
         return batches
 
-    def _store_returned(self, batches: list[Batch], publisher: Publisher) -> None:
+    def _store_returned(self, batches: list[Batch], publisher: Publisher, deadline: float, *, gives_way: bool) -> None:
         # Somebody deleted the queue; what came back was not stored, so once more.
         gone = sorted({message.queue for batch in batches for message in batch.returned})
         self._declared.clear()
@@ -283,15 +285,14 @@ class Attachment:
         try:
             for name in sorted({name.partition(".DQ.")[0] for name in gone}):
                 base = name[:-3] if name.endswith((".DQ", ".XQ")) else name
-                self.ensure(base)
+                self.ensure(base, timeout_s=max(0.0, deadline - time.monotonic()))
                 if any(".DQ." in each for each in gone):
-                    self.ensure_ladder(base)
+                    self.ensure_ladder(base, timeout_s=max(0.0, deadline - time.monotonic()))
         except ConnectionError as error:
             for batch in batches:
                 batch.error = _error_of(batch, error)
             return
-        deadline = time.monotonic() + self._timeout_s
-        again = self._publish([batch.returned for batch in batches], publisher, deadline)
+        again = self._publish([batch.returned for batch in batches], publisher, deadline, gives_way=gives_way)
         for batch, second in zip(batches, again, strict=True):
             failure = second.error
             if second.returned:
