@@ -801,6 +801,18 @@ def test_a_verdict_that_is_tried_again_stores_what_follows_once(open_broker):
     assert broker.get_queue_message_counts("other") == (1, 0, 0)
 
 
+def test_a_long_reason_fits_into_the_shortest_frames(open_broker):
+    broker = open_broker(frame_max=4096)
+    send(broker, 1)
+    reader = consume(broker)
+
+    reader.complete(nacks(take(reader), "\N{SNOWMAN}" * 4000))
+
+    ((_, reason),) = dead_letters(broker)
+    assert len(reason) > 1000
+    assert set(reason) == {"\N{SNOWMAN}"}
+
+
 def test_dead_letters_keep_their_reason_and_what_was_noted_on_them(broker, consumer):
     send(broker, 1)
     fetched = take_one(consumer)

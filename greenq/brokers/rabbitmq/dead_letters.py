@@ -65,8 +65,8 @@ REASON_HEADER = "x-greenq-reason"
 DIED_AT_HEADER = "x-greenq-died-at"
 ID_HEADER = "x-greenq-letter"
 
-#: Headers have to fit into one frame.
-_LONGEST_REASON = 4000
+#: In bytes. Headers have to fit into one frame, of which the shortest that there can be has 4096.
+_LONGEST_REASON = 3800
 
 #: Letters, and bytes of them, that a call holds at most, besides the batch that it acts on.
 REACH = 10_000
@@ -99,8 +99,8 @@ def letter(queue_name: str, delivery: Delivery, body: bytes, reason: str, lost: 
     Parameters:
       lost(int): How often it was lost with a worker. Default: never.
     """
-    # Without half characters, which JSON allows and UTF-8 does not.
-    text = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
+    # Without half characters: those that JSON allows and UTF-8 does not, and one at the cut.
+    text = reason[:_LONGEST_REASON].encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
     headers: dict[str, Any] = {REASON_HEADER: text, DIED_AT_HEADER: now_ms(), ID_HEADER: _ids.next()}
     if lost:
         headers[LOSSES_HEADER] = lost
