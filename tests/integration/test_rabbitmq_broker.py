@@ -447,6 +447,23 @@ def test_a_queue_that_vanished_is_declared_again(broker):
     assert names(take(consume(broker), 2)) == [2, 3]
 
 
+def test_a_send_to_a_queue_that_vanishes_again_is_an_error_that_says_so(broker, monkeypatch):
+    attachment = broker._attach()
+
+    def declare_and_delete(*args, ensure=attachment.ensure, **options):
+        ensure(*args, **options)
+        broker.channel.queue_delete("default")
+
+    send(broker, 1)
+    monkeypatch.setattr(attachment, "ensure", declare_and_delete)
+    with pytest.raises(ConnectionFailed, match=r"returned the message: queue 'default' was deleted, and again after"):
+        send(broker, 2)
+    monkeypatch.undo()
+
+    send(broker, 3)
+    assert names(take(consume(broker))) == [3]
+
+
 def test_a_message_that_came_back_has_what_is_left_of_the_time_of_its_send(broker, monkeypatch):
     send(broker, 1)
     broker.channel.queue_delete("default")
@@ -1152,6 +1169,49 @@ SEND_FIRST = """
 
 def test_more_first_sends_at_once_than_a_connection_has_channels_are_all_stored(vhost):
     assert output_of(SEND_FIRST, vhost.url, patched=True) == ["0 []", "(2500, 2500, 0)"]
+
+
+SEND_TO_MANY_QUEUES = """
+    import sys
+    import gevent
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[])
+    queues = [f"queue-{number}" for number in range(20)]
+    for each in queues: broker.declare_queue(each)
+    broker.connect()
+    connection = broker._attach().publishing.connection
+    channels, open_channel = [], connection.channel
+    def open_and_note(*args, **options):
+        channel = open_channel(*args, **options)
+        channels.append(len(connection._channels))
+        return channel
+    connection.channel = open_and_note
+    broker._attach()._declared.clear()  # each first send declares its queue, on a channel made for that
+    def send(number): broker.enqueue(Message(queues[number % 20], "work", (), {}, {}))
+    gevent.joinall([gevent.spawn(send, number) for number in range(5000)], raise_error=True)
+    print(max(channels) <= 1 + len(queues), len(connection._channels))
+    print(sum(broker.get_queue_message_counts(each)[0] for each in queues))
+    broker.close()
+"""
+
+
+def test_thousands_that_send_to_many_queues_share_a_few_channels(vhost):
+    assert output_of(SEND_TO_MANY_QUEUES, vhost.url, patched=True) == ["True 1", "5000"]
+
+
+def test_a_producer_that_is_not_patched_imports_no_gevent(vhost):
+    script = """
+        import sys
+        from greenq import Message
+        from greenq.brokers.rabbitmq import RabbitmqBroker
+        broker = RabbitmqBroker(url=sys.argv[1], middleware=[])
+        broker.declare_queue("default")
+        broker.enqueue(Message("default", "work", (), {}, {}))
+        broker.close()
+        print(sorted(each for each in sys.modules if each.partition(".")[0] in ("gevent", "greenlet")))
+        """
+    assert output_of(script, vhost.url) == ["[]"]
 
 
 # -- close() beside a send
