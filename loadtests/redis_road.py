@@ -198,7 +198,7 @@ def _peer(count: int) -> Figures:
     """The same jobs on Dramatiq, if it is installed."""
     command = Path(sys.executable).with_name("dramatiq-gevent")
     if importlib.util.find_spec("dramatiq") is None or not command.exists():
-        print("  without Dramatiq: to compare with it, pip install 'greenq[loadtests]'", file=sys.stderr)
+        print("  without Dramatiq: to compare with it, pip install '.[loadtests]'", file=sys.stderr)
         return {}
     with queue_on_redis(count) as (queue, server):
         queue.run("peers/dramatiq_noop.py", str(count))

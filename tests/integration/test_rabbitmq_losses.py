@@ -12,7 +12,7 @@ import pytest
 
 import greenq
 from greenq import group
-from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+from greenq.brokers.rabbitmq import RabbitmqBroker, losses
 from greenq.errors import ConnectionFailed, ResultFailure
 from greenq.middleware import Callbacks, GroupCallbacks, Pipelines
 from greenq.rate_limits.backends import StubBackend as Limits
@@ -175,8 +175,8 @@ def test_messages_under_suspicion_run_one_after_the_other_and_nobody_polls_for_t
 
 def test_a_backlog_under_suspicion_is_not_run_one_at_a_time_for_long(broker, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(deliveries, "ALONE_S", 0.5)
-    monkeypatch.setattr(deliveries, "_DOUBLED_EVERY_S", 0.1)
+    monkeypatch.setattr(losses, "ALONE_S", 0.5)
+    monkeypatch.setattr(losses, "_DOUBLED_EVERY_S", 0.1)
     publish_marked(broker, *[1] * 100)
     consumer = consume(broker, prefetch=100)
 
@@ -191,7 +191,7 @@ def test_a_backlog_under_suspicion_is_not_run_one_at_a_time_for_long(broker, cap
 
 
 def test_messages_that_ran_beside_each_other_go_back_as_they_came(broker, monkeypatch):
-    monkeypatch.setattr(deliveries, "ALONE_S", 0.0)
+    monkeypatch.setattr(losses, "ALONE_S", 0.0)
     publish_marked(broker, 1, 1, 1)
     consumer = consume(broker)
     first = take(consumer, 3)
@@ -225,7 +225,7 @@ def test_messages_that_wait_for_their_last_chance_are_dropped_with_all_others(br
 
 
 def test_messages_of_a_lost_worker_run_though_their_queue_is_full(vhost, monkeypatch):
-    monkeypatch.setattr(deliveries, "ALONE_S", 0.5)
+    monkeypatch.setattr(losses, "ALONE_S", 0.5)
     limit = {"x-max-length": 2, "x-overflow": "reject-publish"}
     broker, killed = (RabbitmqBroker(url=vhost.url, middleware=[], queue_arguments=limit) for _ in range(2))
     for each in (broker, killed):

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 import pytest
 
 from greenq import Message
-from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
-from greenq.brokers.rabbitmq import consumer as consumer_module
+from greenq.brokers.rabbitmq import RabbitmqBroker, losses
+from greenq.brokers.rabbitmq import inbox as inbox_module
 from greenq.brokers.rabbitmq import subscription as subscription_module
 from greenq.brokers.rabbitmq.connection import Link
-from greenq.brokers.rabbitmq.consumer import Fate
+from greenq.brokers.rabbitmq.inbox import Fate
 from greenq.brokers.rabbitmq.loop import Loop
 from greenq.brokers.rabbitmq.parameters import make_parameters
 from greenq.brokers.rabbitmq.publisher import Batch, Outgoing, Publisher
@@ -59,7 +59,7 @@ def broker(vhost):
 WORKER = """
     import logging, os, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1])
     @greenq.actor(broker=broker)
@@ -77,7 +77,7 @@ WORKER = """
 SENDER = """
     import os, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=5000)
     broker.declare_queue("default")
     is_over = threading.Event()
@@ -159,7 +159,7 @@ def test_every_send_that_returned_survives_an_operator_who_closes_connections(vh
 WAITING_SENDER = """
     import os, sys, threading, time
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     broker = RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=60_000)
     broker.declare_queue("default", ensure=True)
     attachment = broker._attach()
@@ -251,7 +251,7 @@ def test_a_worker_goes_on_when_an_operator_closes_its_connections(vhost, broker,
 IN_HAND = """
     import os, select, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     broker = RabbitmqBroker(url=sys.argv[1])
     may_end = threading.Event()
     @greenq.actor(broker=broker, min_backoff=10)
@@ -303,7 +303,7 @@ def has_them_again(broker):
 CUT_OFF = """
     import logging, os, select, socket, sys, threading
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1])
     may_end = threading.Event()
@@ -432,7 +432,7 @@ def settle_and_cut_off(consumer, settled):
 def test_a_message_that_is_sent_again_is_not_taken_for_the_one_that_was_settled_before(
     broker, other, monkeypatch, held
 ):
-    monkeypatch.setattr(consumer_module, "_ADOPTION_S", 0.1)
+    monkeypatch.setattr(inbox_module, "_ADOPTION_S", 0.1)
     sent_twice = message("sent twice")
     broker.enqueue_many([message("long"), sent_twice])
     consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
@@ -692,7 +692,7 @@ def has_failed(consumer, verdict):
 MANY = """
     import logging, os, select, sys
     import greenq
-    from greenq.brokers.rabbitmq import RabbitmqBroker, deliveries
+    from greenq.brokers.rabbitmq import RabbitmqBroker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     broker = RabbitmqBroker(url=sys.argv[1], send_timeout=2000)
     broker.declare_queue("full")
@@ -946,7 +946,7 @@ def test_a_message_that_was_going_back_when_the_connection_was_lost_runs_once(br
 
 
 def test_a_copy_of_a_message_that_came_again_while_it_was_going_back_is_not_taken_for_it(broker, monkeypatch):
-    monkeypatch.setattr(consumer_module, "_ADOPTION_S", 3600)
+    monkeypatch.setattr(inbox_module, "_ADOPTION_S", 3600)
     publish_marked(broker, 1)
     first = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
     attachment, nexts = first._attachment, []
@@ -975,7 +975,7 @@ def test_a_copy_of_a_message_that_came_again_while_it_was_going_back_is_not_take
 
 
 def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker, monkeypatch):
-    monkeypatch.setattr(deliveries, "ALONE_S", 3600)
+    monkeypatch.setattr(losses, "ALONE_S", 3600)
     publish_marked(broker, 1, 0, 0)
     consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
     server.control("set_vm_memory_high_watermark", "0.00001")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from greenq.brokers.rabbitmq import RabbitmqBroker
-from greenq.brokers.rabbitmq.deliveries import ALONE_S, HEADER, MOST_LOSSES, Chance, Trials, copy, losses
+from greenq.brokers.rabbitmq.losses import ALONE_S, HEADER, MOST_LOSSES, Chance, Trials, copy, losses
 from greenq.brokers.rabbitmq.topology import RUNGS_MS, Topology, rung_for, wire_priority
 from greenq.brokers.rabbitmq.wire import Delivery, Properties
 

@@ -20,7 +20,7 @@ from ...clock import now_ms
 from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from ...verdict import Envelope
 from .connection import TIMEOUT_S, ArgumentMismatch, Call, ChannelRefused, Link
-from .consumer import Inbox
+from .inbox import Inbox
 from .loop import Answer, Loop
 from .publisher import Batch, Outgoing, Publisher
 from .subscription import Subscription

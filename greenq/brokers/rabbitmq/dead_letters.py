@@ -50,9 +50,9 @@ from ...inspection import (
 from ...message import MAX_MESSAGE_BYTES
 from ...names import dead_letter_queue_name
 from .connection import ChannelRefused, Link, refusal
-from .deliveries import HEADER as LOSSES_HEADER
-from .deliveries import losses
 from .loop import Answer
+from .losses import HEADER as LOSSES_HEADER
+from .losses import losses
 from .publisher import Outgoing
 from .wire import Delivery, DeliveryTaker, ack, write
 
