@@ -327,11 +327,12 @@ def test_a_broken_pipeline_is_whole_once_its_dead_letter_is_sent_back_and_succee
             raise ValueError("not now")
         return 1
 
-    start()
+    worker = start()
     pipe = (sometimes.message() | say.message("after")).run()
     with pytest.raises(ResultFailure):
         pipe.get_result(**WAIT)
     broker.join("default", **JOIN)
+    worker.join()  # and what comes after its verdicts
 
     broken.clear()
     send_back(broker)
@@ -631,12 +632,13 @@ def test_a_group_completes_once_its_dead_member_is_sent_back_and_succeeds(broker
         if broken.is_set():
             raise ValueError("not now")
 
-    start()
+    worker = start()
     members = group([add.message(1, 2), sometimes.message()])
     members.add_completion_callback(say.message("success"))
     members.add_completion_callback(say.message("always"), on="always")
     members.run()
     broker.join("default", **JOIN)
+    worker.join()  # and what comes after its verdicts
     assert told(runs) == ["always"]
 
     broken.clear()
@@ -659,13 +661,14 @@ class Refusing(Middleware):
 
 def test_a_group_whose_next_step_was_refused_goes_on_once_its_last_member_is_sent_back(broker, add, say, dead, start):
     broker.add_middleware(Refusing("sum", times=2))
-    start()
+    worker = start()
     members = group([add.message(10), add.message(20)])
     members.add_completion_callback(say.message("success"))
     pipe = (add.message(1, 2) | members | say.message("sum")).run()
     with pytest.raises(ResultFailure, match="refused"):
         pipe.get_result(**WAIT)
     broker.join("default", **JOIN)
+    worker.join()  # and what comes after its verdicts
     ((letter, reason),) = dead()
     assert letter.actor_name == "add"
     assert "not now" in reason
@@ -679,12 +682,13 @@ def test_a_group_whose_next_step_was_refused_goes_on_once_its_last_member_is_sen
 
 def test_a_completion_callback_that_was_refused_comes_once_the_last_member_is_sent_back(broker, add, say, runs, start):
     broker.add_middleware(Refusing("success", times=1))
-    start()
+    worker = start()
     members = group([add.message(1, 2), add.message(3, 4)])
     members.add_completion_callback(say.message("success"))
     members.add_completion_callback(say.message("always"), on="always")
     members.run()
     broker.join("default", **JOIN)
+    worker.join()  # and what comes after its verdicts
     assert told(runs) == ["always"], "a member is dead"
 
     send_back(broker)
@@ -694,7 +698,7 @@ def test_a_completion_callback_that_was_refused_comes_once_the_last_member_is_se
 
 def test_always_comes_though_what_follows_a_group_inside_is_refused(broker, add, say, runs, start):
     broker.add_middleware(Refusing("then", times=1))
-    start()
+    worker = start()
     deep = group([add.message(1, 2), add.message(3, 4)])
     inner = group([deep, add.message(5, 6)])
     outer = group([inner | say.message("then"), add.message(7, 8)])
@@ -702,6 +706,7 @@ def test_always_comes_though_what_follows_a_group_inside_is_refused(broker, add,
     outer.add_completion_callback(say.message("always"), on="always")
     outer.run()
     broker.join("default", **JOIN)
+    worker.join()  # and what comes after its verdicts
     assert told(runs) == ["always"]
 
     send_back(broker)
