@@ -7,7 +7,8 @@ meets a test of another.
 All tests run in the world of native threads; those of the worker, the contract and the brokers
 that workers use run once more with gevent's patch. Some cases of the contract run in one world
 alone: see tests/README.md. In each world a test is in the lane of the server in its name, or with
-the others, so that few lanes start each kind of server.
+the others, so that few lanes start each kind of server; modules that stop a RabbitMQ server have
+servers of their own, and so a lane.
 
 Tests that hold greenq to a time that it promises ("in_time") run after the lanes, with the machine
 to themselves, in one world after the other.
@@ -38,9 +39,13 @@ IN_BOTH_WORLDS = [
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/integration/test_rabbitmq_*.py")),
 ]
 
+#: The modules whose servers are their own, because they stop them.
+OUTAGES = "(rabbitmq_ledger or rabbitmq_outages or rabbitmq_failover or rabbitmq_tls)"
+
 #: Which tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
-    "RabbitMQ": "rabbitmq",
+    "RabbitMQ's outages": OUTAGES,
+    "RabbitMQ": f"rabbitmq and not {OUTAGES}",
     "Redis": "redis and not rabbitmq",
     "others": "not redis and not rabbitmq",
 }

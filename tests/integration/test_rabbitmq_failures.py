@@ -6,6 +6,7 @@ And servers that end a connection before it is open: which of them refuse. Runs 
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from threading import Event, Thread
 
@@ -69,6 +70,9 @@ def test_an_error_of_a_timer_is_logged_and_the_loop_goes_on(broker, told):
     loop.soon(lambda: loop.later(0, boom))
 
     until(lambda: told() == ["boom"])
+    over = threading.Event()
+    loop.soon(over.set)
+    happens(over)  # it is told first, and then all that is under way is given up
     broker.enqueue(message("second"))
     assert names(take(consume(broker), 2)) == ["first", "second"]
 

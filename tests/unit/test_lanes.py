@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -95,9 +96,11 @@ def test_lanes_and_their_servers_end_with_a_run_that_is_killed(begin):
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in below))
 
 
-@pytest.mark.parametrize("name", ["redis", "rabbitmq", "redis and rabbitmq", "stub"])
+@pytest.mark.parametrize("name", ["redis", "rabbitmq", "redis and rabbitmq", "rabbitmq_outages", "stub"])
 def test_every_test_is_in_one_lane(name):
-    of_name = {word: word in name for word in ("redis", "rabbitmq")}
+    of_name = {
+        word: word in name for chosen in LANES.values() for word in re.findall(r"\w*(?:redis|rabbitmq)\w*", chosen)
+    }
 
     assert sum(eval(chosen, of_name) for chosen in LANES.values()) == 1
 
