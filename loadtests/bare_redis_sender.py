@@ -87,7 +87,7 @@ def send_to_idle_loop(client: Any, count: int, pause_s: float = PAUSE_S) -> dict
         for number in range(count):
             message_id = str(uuid.uuid4())
             payload = body(message_id, number, "ping")
-            time.sleep(pause_s)
+            time.sleep(pause_s)  # the loop is to be idle, for as long as is measured
             sent = time.monotonic()
             client.evalsha(sha, 2, BODIES, READY, message_id, payload)
             answer = json.loads(pipe.readline())

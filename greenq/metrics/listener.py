@@ -45,7 +45,7 @@ class Listener(ThreadingHTTPServer):
         # Not HTTPServer's, which looks its own name up, and that may take long.
         socketserver.TCPServer.server_bind(self)
         # typeshed has text or bytes for a name; of an internet address it is text.
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # as above
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # see there
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         get_logger(__name__).debug("A client went away, or sent no request.", exc_info=True)

@@ -174,7 +174,7 @@ class Worker:
                 continue
             if not self._may_fetch_more():
                 return
-            self.runtime.sleep(_LOOK_AGAIN_S)
+            self.runtime.sleep(_LOOK_AGAIN_S)  # no broker tells when a queue has become empty
 
     def _may_fetch_more(self) -> bool:
         """Whether a queue has messages that will be fetched: a consumer may not have come to them yet."""

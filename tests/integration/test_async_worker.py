@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.message import Message
-from tests.support.command import Command, enqueue, waiting, write_module
+from tests.support.command import enqueue, waiting
 
 APP = """
 import asyncio, logging, pathlib, time
@@ -69,29 +67,6 @@ def loop_of_its_own():
     asyncio.run(own_loop())
     log.info("had a loop of its own")
 """
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A directory with the module ``app`` and the file of its queue."""
-    write_module(tmp_path, "app", APP)
-    assert waiting(tmp_path) == 0
-    return tmp_path
-
-
-@pytest.fixture
-def run(folder):
-    """Starts the command in that directory; ends all of its processes after the test."""
-    commands = []
-
-    def start(*arguments, **options):
-        command = Command(folder, *arguments, **options)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.end()
 
 
 def enqueue_many(folder, count, actor_name, *args):

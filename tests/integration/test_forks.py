@@ -224,7 +224,7 @@ try:
 except FileExistsError:
     app.tell("waits")
     while not (app.HERE / "go").exists():
-        time.sleep(0.01)
+        time.sleep(0.01)  # the test makes a file, and can tell this process in no other way
 """
 
 
@@ -265,7 +265,7 @@ def test_a_function_never_runs_twice_at_once_however_fast_reloads_follow(run, fo
             except SystemExit:
                 app.tell("cleans up")
                 while not (app.HERE / "go").exists():
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # the test makes a file, and can tell this process in no other way
                 app.tell("has left")
                 raise
         """,

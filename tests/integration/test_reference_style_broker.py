@@ -70,6 +70,16 @@ class PlainConsumer(Consumer):
             self.broker.ready[self.queue_name].put(message.data)
 
 
+def run_until(over, broker):
+    """Have a worker run what comes until this event is set."""
+    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
+    worker.start()
+    try:
+        assert over.wait(10)
+    finally:
+        worker.stop(5000)
+
+
 @pytest.fixture
 def broker():
     return PlainBroker()
@@ -238,12 +248,7 @@ def test_a_pipeline_goes_on_though_the_broker_refuses_every_other_message(start)
 
     steps = [step.message("first"), step.message("second"), step.message("last")]
     greenq.pipeline(steps, broker=broker).run()
-    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
-    worker.start()
-    try:
-        assert over.wait(10)
-    finally:
-        worker.stop(5000)
+    run_until(over, broker)
 
     assert broker.refused == 2
     assert runs == ["first", "first", "second", "second", "last"], "each runs again, and none is passed over"
@@ -278,12 +283,7 @@ def test_what_tells_of_a_failure_and_cannot_be_enqueued_doubles_no_retry(start):
         over.set()
 
     fail.send()
-    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
-    worker.start()
-    try:
-        assert over.wait(10)
-    finally:
-        worker.stop(5000)
+    run_until(over, broker)
 
     assert broker.refused == 1
     assert len(runs) == 3, "the attempt that could not be told of, that one again, and its retry"
@@ -312,12 +312,7 @@ def test_there_is_no_retry_of_a_message_that_is_dead_because_what_follows_it_was
         raise ValueError("on purpose")
 
     fail.send()
-    worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
-    worker.start()
-    try:
-        assert over.wait(10)
-    finally:
-        worker.stop(5000)
+    run_until(over, broker)
 
     assert [letter.actor_name for letter in broker.dead] == ["fail"]
     assert all(each.empty() for each in broker.ready.values())

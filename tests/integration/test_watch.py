@@ -7,33 +7,22 @@ import signal
 
 import pytest
 
-from tests.support.command import APP, Command, enqueue, waiting, write_module
+from tests.support.command import APP, Command, enqueue, write_module
 
 BY = {"watchfiles": (), "polling": ("--watch-use-polling",)}
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_module(tmp_path, "app", APP)
-    assert waiting(tmp_path) == 0
-    return tmp_path
-
-
-@pytest.fixture
-def run(folder):
-    """Starts the command, waits until it watches; ends all of its processes after the test."""
-    commands = []
+def run(run, folder):
+    """Starts the command, and waits until it watches."""
 
     def start(*arguments, **env):
-        command = Command(folder, "app", "-p", "1", "--watch", ".", *arguments, **env)
-        commands.append(command)
+        command = run("app", "-p", "1", "--watch", ".", *arguments, **env)
         command.wait_until_ready()
         command.wait_for(f"Watching {folder} for changes")
         return command
 
-    yield start
-    for command in commands:
-        command.end()
+    return start
 
 
 @pytest.mark.parametrize("by", BY)

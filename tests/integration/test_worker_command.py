@@ -10,33 +10,10 @@ import time
 
 import pytest
 
-from tests.support.command import APP, ROOT, Command, enqueue, waiting, write_module
+from tests.support.command import APP, ROOT, enqueue, waiting, write_module
 from tests.support.waiting import PATIENCE_S
 
 TIMESTAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A directory with the module ``app`` and the file of its queue."""
-    write_module(tmp_path, "app", APP)
-    assert waiting(tmp_path) == 0
-    return tmp_path
-
-
-@pytest.fixture
-def run(folder):
-    """Starts the command in that directory; ends all of its processes after the test."""
-    commands = []
-
-    def start(*arguments, **options):
-        command = Command(folder, *arguments, **options)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.end()
 
 
 # -- start
