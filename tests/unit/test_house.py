@@ -23,7 +23,7 @@ ROOT = Path(greenq.__file__).parent
 ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
-        *("log_lines", "json_lines", "exit_codes", "extras", "metrics"),
+        *("log_lines", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
         *("units", "settings", "logged_job"),
     },
     # What greenq asks of the process it runs in: a room of its own, because
@@ -60,7 +60,17 @@ FORCED = {
 #: Base classes that plug-ins of any kind may be derived from.
 CONTRACTS = {"middleware.middleware"}
 #: The supervisor must survive everything, so it knows the standard library, psutil and these.
-SUPERVISOR_MAY_USE = {"errors", "exit_codes", "json_lines", "log_lines", "logging", "clock", "metrics", "supervisor"}
+SUPERVISOR_MAY_USE = {
+    "errors",
+    "exit_codes",
+    "json_lines",
+    "shared_page",
+    "log_lines",
+    "logging",
+    "clock",
+    "metrics",
+    "supervisor",
+}
 #: Who may import gevent: our words for it, asyncio's loop on it, and the first line of a worker process.
 GEVENT = {"greenlets", "greenlet_loop", "greenlet_selector", "worker.process"}
 

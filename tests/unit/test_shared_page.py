@@ -1,0 +1,57 @@
+"""The page of memory in which a worker shows its supervisor what it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from greenq import shared_page
+from greenq.shared_page import NOBODY, SharedPage, shown
+
+
+@pytest.fixture
+def fd():
+    fd = shared_page.make()
+    yield fd
+    os.close(fd)
+
+
+def test_what_a_process_showed_is_there_after_it_was_killed(fd):
+    program = (
+        "import os, signal, sys; from greenq.shared_page import SharedPage, shown\n"
+        "page = SharedPage(int(sys.argv[1]))\n"
+        "page.beat(); page.turn(); page.turn(); page.kill_at = 12.5; page.on_cpu[:] = shown('the one')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(fd)], pass_fds=[fd], check=False)
+
+    page = SharedPage(fd)
+
+    assert (page.beats, page.turns, page.kill_at, page.message_on_cpu) == (1, 2, 12.5, "the one")
+    page.close()
+
+
+def test_a_page_that_nobody_wrote_to_names_nobody(fd):
+    page = SharedPage(fd)
+
+    assert (page.beats, page.turns, page.kill_at, page.message_on_cpu) == (0, 0, 0, "")
+    page.close()
+
+
+def test_a_shorter_id_leaves_nothing_of_the_longer_one_before_it(fd):
+    page = SharedPage(fd)
+    page.on_cpu[:] = shown("a-rather-long-id")
+    page.on_cpu[:] = shown("é")
+
+    assert page.message_on_cpu == "é"
+    page.on_cpu[:] = NOBODY
+    assert page.message_on_cpu == ""
+    page.close()
+
+
+def test_an_id_that_does_not_fit_is_not_taken_for_another_one():
+    assert shown("x" * 128) == b"x" * 128
+    assert shown("x" * 129) == NOBODY
