@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+from .. import shared_page
 from ..json_lines import Decoder, encode
+from ..shared_page import SharedPage
 from . import signals
 
 
@@ -28,7 +30,7 @@ class Launch:
         descriptors on which it reads how to start, reads commands, and writes reports.
       environment(Mapping[str, str]): Its environment variables.
       options(Mapping[str, Any]): What it is told first, as JSON: ``{"number": its place,
-        "patient": see Child, "shared_fd" and "area": see Child, "options": these}``.
+        "patient", "shared_fd", "area": see Child, "page_fd": of its page, "options": these}``.
     """
 
     command: tuple[str, ...]
@@ -50,9 +52,11 @@ class Child:
       name(str): For the log. Default: by its place.
       shared_fd(int): Of a file that it inherits. Default: none.
       area(int): The number of its part of that file. Default: none.
+      has_page(bool): Whether it is given a page of memory in which it shows what it does.
 
     Attributes:
       pid(int): Its process id.
+      page(SharedPage | None): Its page, readable until ``forget()``: also after its death.
       report_fd(int): Readable when it has reported something.
       ready_at(float | None): Monotonic seconds at which it became ready.
       worker_id(str | None): Under which it holds work now; its own word, as it reported it.
@@ -75,6 +79,7 @@ class Child:
         name: str | None = None,
         shared_fd: int | None = None,
         area: int | None = None,
+        has_page: bool = False,
     ) -> None:
         self.number = number
         self.area = area
@@ -88,15 +93,22 @@ class Child:
         self.kill_at: float | None = None
         self.killed = False
         self._reports = Decoder()
+        self.page: SharedPage | None = None
         told = {"number": number, "patient": patient, "shared_fd": shared_fd, "area": area}
-        self._start(launch, {**told, "options": dict(launch.options)}, shared_fd)
+        self._start(launch, {**told, "options": dict(launch.options)}, shared_fd, has_page)
 
-    def _start(self, launch: Launch, told: Mapping[str, Any], shared_fd: int | None) -> None:
+    def _start(self, launch: Launch, told: Mapping[str, Any], shared_fd: int | None, has_page: bool) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:
+            page_fd: int | None = None
+            if has_page:
+                page_fd = shared_page.make()
+                childs_ends.callback(os.close, page_fd)
+                self.page = SharedPage(page_fd)
+                on_failure.callback(self.page.close)
             # Not by the pipe: with a few thousand queues it is more than a pipe takes, and who was
             # told half of it would wait for the rest.
             file = childs_ends.enter_context(_nameless_file())
-            file.write(json.dumps(told).encode())
+            file.write(json.dumps({**told, "page_fd": page_fd}).encode())
             file.seek(0)
             start = file.fileno()
             control, control_fd = os.pipe()
@@ -115,7 +127,7 @@ class Child:
                     [*launch.command, str(start), str(control), str(report)],
                     env=dict(launch.environment),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(start, control, report, *(() if shared_fd is None else (shared_fd,))),
+                    pass_fds=[start, control, report, *(fd for fd in (shared_fd, page_fd) if fd is not None)],
                 )
             on_failure.pop_all()
         self.pid = self._process.pid
@@ -188,6 +200,12 @@ class Child:
         if self._control_fd is not None:
             os.close(self._control_fd)
         os.close(self.report_fd)
+
+    def forget(self) -> None:
+        """Let go of what is kept of one that has ended."""
+        if self.page is not None:
+            self.page.close()
+            self.page = None
 
     @property
     def returncode(self) -> int | None:

@@ -232,6 +232,7 @@ class Supervisor:
                 patient=patient,
                 shared_fd=None if self._shared_file is None else self._shared_file.fd,
                 area=area,
+                has_page=True,
             )
         except OSError as error:
             self._give_back(area)
@@ -367,6 +368,7 @@ class Supervisor:
         if child.worker_id is not None and (returncode not in _CLEAN or not child.stopping):
             self._orphans.append(child.worker_id)
         self._mourn(child, returncode)
+        child.forget()
 
     def _mourn(self, child: Child, returncode: int) -> None:
         place = self._places[child.number - 1]

@@ -33,6 +33,7 @@ from ..logged_job import LoggedJob
 from ..logging import get_logger
 from ..metrics import shared
 from ..runtime import Runtime, current
+from ..shared_page import SharedPage
 from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
@@ -128,6 +129,8 @@ class WorkerProcess:
         self._end = self._runtime.event()
         self._worker_id: str | None = None
         self._told_job = False
+        #: In which this process shows what it does; None if it was given none.
+        self.page: SharedPage | None = None
         self.logger = get_logger("greenq", "WorkerProcess")
 
     # -- signals
@@ -163,6 +166,7 @@ class WorkerProcess:
         self._is_patient: bool = told["patient"]
         self.options: dict[str, Any] = told["options"]
         shared.hand_over(told["shared_fd"], told["area"], self.number)
+        self.page = _open_page(told["page_fd"])
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
         if not self.options["skip_logging"]:
@@ -412,6 +416,15 @@ class WorkerProcess:
         lock.acquire(True, seconds)
         os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
+
+
+def _open_page(fd: int | None) -> SharedPage | None:
+    """The page in which this process shows what it does; None if it was given none."""
+    if fd is None:
+        return None
+    page = SharedPage(fd)
+    os.close(fd)  # programs that jobs start must not keep it
+    return page
 
 
 def _stand_still(runtime: Runtime) -> Callable[[float], object]:
