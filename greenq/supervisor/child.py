@@ -11,14 +11,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from .. import shared_page
 from ..json_lines import Decoder, encode
 from ..shared_page import SharedPage
 from . import signals
+from .last_words import ASK, LastWords
+
+#: Seconds that a stuck worker has for telling its stacks before it is killed.
+_TELL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,39 @@ class Launch:
         descriptors on which it reads how to start, reads commands, and writes reports.
       environment(Mapping[str, str]): Its environment variables.
       options(Mapping[str, Any]): What it is told first, as JSON: ``{"number": its place,
-        "patient", "shared_fd", "area": see Child, "page_fd": of its page, "options": these}``.
+        "patient", "shared_fd", "area": see Child, "page_fd" and "words_fd": of its page and of the file
+        for its last words, "take_back": see Orphan, "options": these}``.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     options: Mapping[str, Any]
+
+
+class Orphan(NamedTuple):
+    """What a worker held that died.
+
+    Attributes:
+      worker_id(str): Under which it held it.
+      charge(Sequence[str]): Ids of messages for which there is evidence that they were its death.
+      cause(str): How it died, in words.
+    """
+
+    worker_id: str
+    charge: Sequence[str]
+    cause: str
+
+
+class Stuck(NamedTuple):
+    """What is known of a worker that does not go on.
+
+    Attributes:
+      reason(str): Why it is taken for stuck.
+      message_id(str): Whose job is the cause, if the worker could tell; else empty.
+    """
+
+    reason: str
+    message_id: str = ""
 
 
 class Child:
@@ -52,15 +83,21 @@ class Child:
       name(str): For the log. Default: by its place.
       shared_fd(int): Of a file that it inherits. Default: none.
       area(int): The number of its part of that file. Default: none.
-      has_page(bool): Whether it is given a page of memory in which it shows what it does.
+      is_watched(bool): Whether it is given a page of memory in which it shows what it does, and a file
+        for its last words.
+      orphans(Sequence[Orphan]): What it is to take back before it does anything else.
 
     Attributes:
       pid(int): Its process id.
       page(SharedPage | None): Its page, readable until ``forget()``: also after its death.
       report_fd(int): Readable when it has reported something.
       ready_at(float | None): Monotonic seconds at which it became ready.
+      words(LastWords | None): Its last ones, readable as long as its page.
       worker_id(str | None): Under which it holds work now; its own word, as it reported it.
-      errands(set[str]): Worker ids that it was told to take back and has not yet.
+      lease_ms(int | None): For how many milliseconds it holds it; None if that is not known.
+      errands(dict[str, Orphan]): What it was told to take back and has not yet, by the worker id.
+      memory(int | None): Bytes that it had when last looked at.
+      stuck(Stuck | None): Why it is to be killed, if it is stuck.
       failure(str | None): Why it could not start, in its own words.
       stopping(bool): Whether it was told to stop.
       kill_at(float | None): Monotonic seconds at which the patience with its stop ends.
@@ -79,7 +116,8 @@ class Child:
         name: str | None = None,
         shared_fd: int | None = None,
         area: int | None = None,
-        has_page: bool = False,
+        is_watched: bool = False,
+        orphans: Sequence[Orphan] = (),
     ) -> None:
         self.number = number
         self.area = area
@@ -87,28 +125,40 @@ class Child:
         self.ready_at: float | None = None
         self.worker_id: str | None = None
         self.did_a_job = False
-        self.errands: set[str] = set()
+        self.lease_ms: int | None = None
+        self.errands = {orphan.worker_id: orphan for orphan in orphans}
+        self.memory: int | None = None
+        self.stuck: Stuck | None = None
         self.failure: str | None = None
         self.stopping = False
         self.kill_at: float | None = None
         self.killed = False
         self._reports = Decoder()
         self.page: SharedPage | None = None
-        told = {"number": number, "patient": patient, "shared_fd": shared_fd, "area": area}
-        self._start(launch, {**told, "options": dict(launch.options)}, shared_fd, has_page)
+        self.words: LastWords | None = None
+        told = {
+            "number": number,
+            "patient": patient,
+            "shared_fd": shared_fd,
+            "area": area,
+            "take_back": [orphan._asdict() for orphan in orphans],
+        }
+        self._start(launch, {**told, "options": dict(launch.options)}, shared_fd, is_watched)
 
-    def _start(self, launch: Launch, told: Mapping[str, Any], shared_fd: int | None, has_page: bool) -> None:
+    def _start(self, launch: Launch, told: Mapping[str, Any], shared_fd: int | None, is_watched: bool) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs_ends:
             page_fd: int | None = None
-            if has_page:
+            if is_watched:
+                on_failure.callback(self.forget)
                 page_fd = shared_page.make()
                 childs_ends.callback(os.close, page_fd)
                 self.page = SharedPage(page_fd)
-                on_failure.callback(self.page.close)
+                self.words = LastWords()
+            words_fd = None if self.words is None else self.words.fd
             # Not by the pipe: with a few thousand queues it is more than a pipe takes, and who was
             # told half of it would wait for the rest.
             file = childs_ends.enter_context(_nameless_file())
-            file.write(json.dumps({**told, "page_fd": page_fd}).encode())
+            file.write(json.dumps({**told, "page_fd": page_fd, "words_fd": words_fd}).encode())
             file.seek(0)
             start = file.fileno()
             control, control_fd = os.pipe()
@@ -127,7 +177,12 @@ class Child:
                     [*launch.command, str(start), str(control), str(report)],
                     env=dict(launch.environment),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[start, control, report, *(fd for fd in (shared_fd, page_fd) if fd is not None)],
+                    pass_fds=[
+                        start,
+                        control,
+                        report,
+                        *(fd for fd in (shared_fd, page_fd, words_fd) if fd is not None),
+                    ],
                 )
             on_failure.pop_all()
         self.pid = self._process.pid
@@ -148,11 +203,11 @@ class Child:
 
     # -- what it is told
 
-    def take_back(self, worker_id: str) -> bool:
+    def take_back(self, orphan: Orphan) -> bool:
         """Have it take back what a dead worker held; False if it cannot be told."""
-        told = self._tell({"command": "take_back", "worker_id": worker_id})
+        told = self._tell({"command": "take_back", **orphan._asdict()})
         if told:
-            self.errands.add(worker_id)
+            self.errands[orphan.worker_id] = orphan
         return told
 
     def _tell(self, command: dict[str, Any]) -> bool:
@@ -185,6 +240,14 @@ class Child:
         os.close(self._control_fd)
         self._control_fd = None
 
+    def condemn(self, stuck: Stuck) -> None:
+        """Have it tell its stacks, as it is stuck. It is to be killed soon after."""
+        self.stuck = stuck
+        self.kill_at = time.monotonic() + _TELL_S
+        if self.words is not None:
+            self.words.begin()
+            os.kill(self.pid, ASK)
+
     def kill(self) -> None:
         """End it at once."""
         self.killed = True
@@ -206,6 +269,9 @@ class Child:
         if self.page is not None:
             self.page.close()
             self.page = None
+        if self.words is not None:
+            self.words.close()
+            self.words = None
 
     @property
     def returncode(self) -> int | None:

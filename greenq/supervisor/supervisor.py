@@ -25,10 +25,13 @@ from ..exit_codes import ExitCode
 from ..log_lines import log_with_details, reopen
 from ..logging import get_logger
 from ..metrics.shared import SharedFile
-from .child import Child, Launch
+from .child import Child, Launch, Stuck
+from .death import Death, death_of
 from .forks import Forks
+from .orphans import Orphans
 from .signals import SignalPipe, describe_exit
 from .streak import RESTART_DELAYS_S, Streak
+from .watchman import Watchman
 
 #: Seconds that a worker may take to exit after the time that its jobs have.
 KILL_AFTER_S = 3.0
@@ -126,7 +129,8 @@ class Supervisor:
         self._fork_timeout_s = fork_timeout_ms / 1000
         self._forks_to_start: Sequence[Mapping[str, Any]] = ()
         self._start_forks_at: float | None = None
-        self._orphans: list[str] = []
+        self._orphans = Orphans()
+        self._watchman = Watchman()
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
         self._told_waiting = False
@@ -154,7 +158,7 @@ class Supervisor:
                 self._obey(pipe)
                 self._reap()
                 self._do_what_is_due()
-                self._pass_on_orphans()
+                self._orphans.pass_on(self._children.values())
         return self._conclude()
 
     def _is_over(self) -> bool:
@@ -171,7 +175,7 @@ class Supervisor:
         if self._orphans:
             self.logger.warning(
                 "What worker %s held is returned to its queues when the lease runs out: nobody was left to do it now.",
-                ", ".join(self._orphans),
+                self._orphans,
             )
         self.logger.info("Exiting with code %d.", self._exit_code)
         return int(self._exit_code)
@@ -225,6 +229,8 @@ class Supervisor:
 
     def _start(self, place: Place, *, patient: bool) -> Child | None:
         area = self._take_area()
+        self._orphans.pass_on(self._children.values())
+        orphans = self._orphans.take()
         try:
             child = Child(
                 place.number,
@@ -232,9 +238,11 @@ class Supervisor:
                 patient=patient,
                 shared_fd=None if self._shared_file is None else self._shared_file.fd,
                 area=area,
-                has_page=True,
+                is_watched=True,
+                orphans=orphans,
             )
         except OSError as error:
+            self._orphans.put_back(orphans)
             self._give_back(area)
             self.logger.error("Worker %d could not be started: %s.", place.number, error)
             return None
@@ -286,7 +294,9 @@ class Supervisor:
         event = report.get("event")
         if event == "ready":
             child.worker_id = report.get("worker_id")
+            child.lease_ms = report.get("lease_ms")
             child.ready_at = time.monotonic()
+            self._watchman.greet(child)
             self._told_waiting = False
             self._welcome(child, report)
         elif event == "worker_id":
@@ -294,7 +304,9 @@ class Supervisor:
         elif event == "job_done":
             child.did_a_job = True
         elif event == "taken_back":
-            child.errands.discard(report.get("worker_id", ""))
+            child.errands.pop(report.get("worker_id", ""), None)
+        elif event == "overdue":
+            self._condemn(child, _overdue(report))
         elif event == "waiting":
             self._tell_waiting(child, report)
         elif event == "remark":
@@ -364,35 +376,37 @@ class Supervisor:
     def _bury(self, child: Child, returncode: int) -> None:
         self._let_go(child, returncode)
         self._give_back(child.area)
-        self._orphans += child.errands
-        if child.worker_id is not None and (returncode not in _CLEAN or not child.stopping):
-            self._orphans.append(child.worker_id)
-        self._mourn(child, returncode)
+        death = death_of(child, returncode)
+        self._orphans.leave(child, death, held_something=returncode not in _CLEAN or not child.stopping)
+        self._mourn(child, returncode, death)
         child.forget()
 
-    def _mourn(self, child: Child, returncode: int) -> None:
+    def _mourn(self, child: Child, returncode: int, death: Death) -> None:
         place = self._places[child.number - 1]
         if child is place.child:
             place.child = None
         if self._exit_code is not None:
-            self._count_in(child, returncode)
+            self._count_in(child, returncode, death)
         elif child is place.newcomer:
             place.newcomer = None
-            self._abandon_reload(child, returncode)
+            self._abandon_reload(child, death)
         elif child.stopping:
-            self.logger.info("%s %s, as part of the reload.", child, describe_exit(returncode))
+            if returncode in _CLEAN or (child.killed and not death.was_stuck):
+                self.logger.info("%s %s, as part of the reload.", child, describe_exit(returncode))
+            else:
+                self._log_failure(child, death)
         elif not self._was_ready and returncode in _CANNOT_START:
-            self._log_failure(child, returncode)
+            self._log_failure(child, death)
             self._stop(ExitCode(returncode))
         else:
-            self._log_failure(child, returncode)
+            self._log_failure(child, death)
             self._replace(place, child, returncode)
 
-    def _count_in(self, child: Child, returncode: int) -> None:
+    def _count_in(self, child: Child, returncode: int, death: Death) -> None:
         if returncode in _CLEAN:
             self.logger.debug("%s %s.", child, describe_exit(returncode))
-        elif child.failure is None and not child.killed:
-            self.logger.error("%s %s while it was stopping.", child, describe_exit(returncode))
+        elif child.failure is None and (death.was_stuck or not child.killed):
+            log_with_details(self.logger, logging.ERROR, f"{child}, which was stopping, {death}.", death.words)
         # The command's code tells the worst of it, unless there is already worse to tell.
         if self._exit_code not in _CLEAN:
             return
@@ -401,9 +415,10 @@ class Supervisor:
         elif returncode != ExitCode.DONE and child.ready_at is not None:
             self._exit_code = ExitCode.KILLED
 
-    def _log_failure(self, child: Child, returncode: int) -> None:
+    def _log_failure(self, child: Child, death: Death) -> None:
         if child.failure is None:
-            self.logger.critical("%s %s.", child, describe_exit(returncode))
+            level = logging.ERROR if death.was_stuck else logging.CRITICAL
+            log_with_details(self.logger, level, f"{child} {death}.", death.words)
             return
         reason, _, details = child.failure.partition("\n")
         log_with_details(self.logger, logging.CRITICAL, f"{child} could not start: {reason}", details)
@@ -414,7 +429,9 @@ class Supervisor:
             # worker that had the bad luck to die during an outage must not end them.
             delay_s: float | None = place.streak.could_not_start()
         else:
-            delay_s = place.streak.died(did_a_job=child.did_a_job, ready_s=child.ready_for_s())
+            # Who was stuck in a job did one, of a kind.
+            did_a_job = child.did_a_job or child.stuck is not None
+            delay_s = place.streak.died(did_a_job=did_a_job, ready_s=child.ready_for_s())
         if delay_s is None:
             self.logger.critical(
                 "Giving up: worker %d died %d times in a row without doing a job, the last time it %s. "
@@ -430,16 +447,13 @@ class Supervisor:
             )
             self._start_later(place, delay_s)
 
-    # -- what dead workers held
+    # -- stuck workers
 
-    def _pass_on_orphans(self) -> None:
-        while self._orphans:
-            living = [child for child in self._children.values() if child.ready_at is not None and not child.killed]
-            # One that is stopping may still be able to: better than to wait for the lease.
-            living.sort(key=lambda child: child.stopping)
-            if not any(child.take_back(self._orphans[0]) for child in living):
-                return
-            self._orphans.pop(0)
+    def _condemn(self, child: Child, stuck: Stuck) -> None:
+        if child.killed or child.stuck is not None:
+            return
+        self.logger.debug("%s is stuck: %s. It tells its stacks, and is killed.", child, stuck.reason)
+        child.condemn(stuck)
 
     # -- reload
 
@@ -470,14 +484,14 @@ class Supervisor:
             if old is not None:
                 old.stop(self._patience_s)
 
-    def _abandon_reload(self, child: Child, returncode: int) -> None:
+    def _abandon_reload(self, child: Child, death: Death) -> None:
         self._reloading = False
         self._dismiss_newcomers()
-        self._log_failure(child, returncode)
+        self._log_failure(child, death)
         self.logger.error(
             "The reload was given up, because a new worker %s before all were ready: the present workers "
             "go on with the code they have.",
-            describe_exit(returncode),
+            death.cause,
         )
 
     def _dismiss_newcomers(self) -> None:
@@ -497,17 +511,18 @@ class Supervisor:
             due.append(self._start_forks_at)
         if self._give_up_at is not None:
             due.append(self._give_up_at)
-        if self._orphans:
-            # Those who could take them back did not listen: ask again.
-            due.append(time.monotonic() + 1)
+        due += self._orphans.next_due() + self._watchman.next_due()
         # epoll counts milliseconds in an int: 24.8 days.
         return min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT_S) if due else None
 
     def _do_what_is_due(self) -> None:
+        for child, stuck in self._watchman.look(self._children.values()):
+            self._condemn(child, stuck)
         now = time.monotonic()
         for child in self._all():
             if child.kill_at is not None and child.kill_at <= now:
-                self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)
+                if child.stuck is None:
+                    self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)
                 child.kill()
         for place in self._places:
             if place.restart_at is not None and place.restart_at <= now and self._exit_code is None:
@@ -516,3 +531,13 @@ class Supervisor:
             self._start_forks()
         self._forks.do_what_is_due()
         self._watcher.do_what_is_due()
+
+
+def _overdue(report: Mapping[str, Any]) -> Stuck:
+    """What a worker says of a job that goes on after its hard limit."""
+    limit_ms, message_id = report.get("limit_ms") or 0, str(report.get("message_id") or "")
+    return Stuck(
+        f"message {message_id} of {report.get('actor')} went on beyond its time limit of {limit_ms / 1000:g} s "
+        "and --hard-limit",
+        message_id,
+    )

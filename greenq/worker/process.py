@@ -11,8 +11,10 @@ pipe, because they may run on the stack of any greenlet, the hub's among them.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
+import inspect
 import json
 import logging
 import os
@@ -167,6 +169,8 @@ class WorkerProcess:
         self.options: dict[str, Any] = told["options"]
         shared.hand_over(told["shared_fd"], told["area"], self.number)
         self.page = _open_page(told["page_fd"])
+        _tell_stacks_to(told["words_fd"])
+        self._orphans: list[dict[str, Any]] = told["take_back"]
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
         if not self.options["skip_logging"]:
@@ -212,6 +216,9 @@ class WorkerProcess:
         self._runtime.spawn(self._listen, name="control")
         self._set_lease()
         self._connect()
+        # Before anything is fetched: it has waited for as long as this process took to start.
+        for orphan in self._orphans:
+            self._take_back(orphan["worker_id"], orphan["charge"], orphan["cause"])
         middleware = [type(each).__name__ for each in self.broker.middleware]
         self._mark_log()
         queues = self.options["queues"]
@@ -334,12 +341,15 @@ class WorkerProcess:
         if command.get("command") == "stop":
             self._end.set()
         elif command.get("command") == "take_back":
-            worker_id = command["worker_id"]
-            self._runtime.spawn(lambda: self._take_back(worker_id), name="take back")
+            worker_id, charge, cause = command["worker_id"], command["charge"], command["cause"]
+            self._runtime.spawn(lambda: self._take_back(worker_id, charge, cause), name="take back")
 
-    def _take_back(self, worker_id: str) -> None:
+    def _take_back(self, worker_id: str, charge: list[str], cause: str) -> None:
         try:
-            count = self.broker.take_back(worker_id)
+            if "charge" in inspect.signature(self.broker.take_back).parameters:
+                count = self.broker.take_back(worker_id, charge=charge, cause=cause)  # type: ignore[call-arg]
+            else:
+                count = self.broker.take_back(worker_id)
         except Exception:
             self.logger.exception(
                 "What worker %s held at its death could not be returned to its queues; it is when the lease runs out.",
@@ -425,6 +435,15 @@ def _open_page(fd: int | None) -> SharedPage | None:
     page = SharedPage(fd)
     os.close(fd)  # programs that jobs start must not keep it
     return page
+
+
+def _tell_stacks_to(fd: int | None) -> None:
+    """Have the stacks of all threads written there at a fatal signal, and when the supervisor asks for them."""
+    if fd is None:
+        return
+    os.set_inheritable(fd, False)
+    faulthandler.enable(fd, all_threads=True)
+    faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
 
 
 def _stand_still(runtime: Runtime) -> Callable[[float], object]:

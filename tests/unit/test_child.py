@@ -40,7 +40,7 @@ def start():
 
 
 def test_what_a_worker_showed_in_its_page_is_there_after_its_death(start):
-    child = start(SHOW, has_page=True)
+    child = start(SHOW, is_watched=True)
 
     assert child.returncode == -9
     assert child.page.message_on_cpu == "the one"

@@ -1,0 +1,126 @@
+"""A worker process without a worker in it: it says and shows what a test wants, and logs what it is told.
+
+Started as a worker is: ``python -m tests.support.acting_worker FOLDER ROLE START CONTROL REPORT``. The
+first in the folder plays the role, those that come after it beat and do nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from greenq.json_lines import Decoder, encode
+from greenq.log_lines import configure
+from greenq.logging import get_logger
+from greenq.shared_page import SharedPage, shown
+
+#: Milliseconds of the lease that it says it has.
+LEASE_MS = 1500
+
+_logger = get_logger("acting")
+
+
+class ActingWorker:
+    def __init__(self, told: dict[str, Any], control_fd: int, report_fd: int) -> None:
+        self.told, self.control_fd, self.report_fd = told, control_fd, report_fd
+        self.page = SharedPage(told["page_fd"])
+        self.beats = True
+        faulthandler.enable(told["words_fd"], all_threads=True)
+        faulthandler.register(signal.SIGQUIT, told["words_fd"], all_threads=True)
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self.page.beat()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while self.beats:
+            self.page.beat()
+            time.sleep(0.05)
+
+    def report(self, **report: Any) -> None:
+        os.write(self.report_fd, encode(report))
+
+    def serve(self) -> None:
+        """Log each command until the one to stop."""
+        decoder = Decoder()
+        while data := os.read(self.control_fd, 65536):
+            for command in decoder.feed(data):
+                _logger.info("told %s", json.dumps(command))
+                if command["command"] == "take_back":
+                    self.report(event="taken_back", worker_id=command["worker_id"])
+                if command["command"] == "stop":
+                    return
+
+    # -- roles
+
+    def waits(self) -> None:
+        self.serve()
+
+    def spins(self) -> None:
+        """A job has kept it busy for too long, and others are as they were."""
+        self.page.on_cpu[:] = shown("spinner")
+        self.page.kill_at = time.monotonic()
+        _spin()
+
+    def holds_the_interpreter(self) -> None:
+        """C code that lets no thread run."""
+        self.page.on_cpu[:] = shown("holder")
+        while True:
+            ctypes.PyDLL(None).sleep(3600)  # ends at a signal
+
+    def is_overdue(self) -> None:
+        """The hub turns, and says that one of its jobs does not end."""
+        self.report(event="overdue", message_id="overdue-id", actor="resize", limit_ms=2000)
+        self.serve()
+
+    def segfaults(self) -> None:
+        self.page.on_cpu[:] = shown("breaker")
+        ctypes.string_at(0)
+
+    def segfaults_in_nobodys_job(self) -> None:
+        ctypes.string_at(0)
+
+    def exits(self) -> None:
+        self.page.on_cpu[:] = shown("leaver")
+        os._exit(0)
+
+    def ignores_the_stop(self) -> None:
+        self.page.on_cpu[:] = shown("long one")
+        select.select([], [], [])
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def main() -> None:
+    folder, role, *fds = sys.argv[1:]
+    start_fd, control_fd, report_fd = (int(fd) for fd in fds)
+    with open(start_fd) as file:
+        told = json.load(file)
+    configure(level=10)
+    marker = Path(folder) / "played"
+    plays = not marker.exists() and (told["number"] == 1 or role == "waits")
+    if plays:
+        marker.touch()
+    worker = ActingWorker(told, control_fd, report_fd)
+    for orphan in told["take_back"]:
+        _logger.info("told first %s", json.dumps(orphan))
+        worker.report(event="taken_back", worker_id=orphan["worker_id"])
+    worker.report(event="ready", worker_id=f"id-{os.getpid()}", lease_ms=LEASE_MS)
+    _logger.info("said that it is ready")
+    getattr(worker, role if plays else "waits")()
+
+
+if __name__ == "__main__":
+    main()
