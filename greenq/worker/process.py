@@ -216,7 +216,10 @@ class WorkerProcess:
         self._runtime.spawn(self._listen, name="control")
         self._set_lease()
         self._connect()
-        # Before anything is fetched: it has waited for as long as this process took to start.
+        # Before anything is fetched, because the first job may end the process.
+        self._worker_id = self.broker.worker_id
+        self._report(event="worker_id", worker_id=self._worker_id)
+        # Also before: it has waited for as long as this process took to start.
         for orphan in self._orphans:
             self._take_back(orphan["worker_id"], orphan["charge"], orphan["cause"])
         middleware = [type(each).__name__ for each in self.broker.middleware]

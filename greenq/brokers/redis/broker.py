@@ -138,16 +138,18 @@ class RedisBroker(Broker):
     def connect(self) -> None:
         """Connect, and see whether the server is one to keep messages on. May switch.
 
-        What it finds but can live with is logged: an eviction policy that drops messages, a
-        server that writes nothing to disk, a user that may not ask for these. On a cluster all
-        masters are looked at.
+        The process has its worker id then. What it finds but can live with is logged: an eviction
+        policy that drops messages, a server that writes nothing to disk, a user that may not ask
+        for these. On a cluster all masters are looked at.
 
         Raises:
           BrokerUnusable: The server refuses the user or the password, is too old, is a sentinel or
             a node of a cluster.
           ConnectionFailed: The server cannot be reached, is a replica, or is still loading its data.
         """
-        self._attach().check(self.logger)
+        attachment = self._attach()
+        attachment.check(self.logger)
+        attachment.membership.is_announced = True
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> RedisConsumer:
         """A consumer of a queue; the first one makes this process a worker, with an id and leases.
@@ -176,7 +178,7 @@ class RedisBroker(Broker):
     def worker_id(self) -> str | None:
         """The id under which this process holds messages; None if it consumes nothing."""
         attachment = self._attachment
-        if attachment is None or not attachment.membership.queues:
+        if attachment is None or not (attachment.membership.is_announced or attachment.membership.queues):
             return None
         return attachment.membership.worker_id
 

@@ -99,12 +99,14 @@ class Membership:
 
     Attributes:
       worker_id(str): New for each process.
+      is_announced(bool): Whether this process is to be known by it already: it may fetch, and die, at any time now.
     """
 
     def __init__(
         self, layout: Layout, own: Caller, *, is_cluster: bool, lease_ms: int, dead_message_ttl_ms: int
     ) -> None:
         self.worker_id = secrets.token_hex(8)
+        self.is_announced = False
         self.lease_ms = lease_ms
         self._dead_message_ttl_ms = dead_message_ttl_ms
         self._layout = layout
