@@ -64,7 +64,9 @@ class Ledger:
 
     def entries(self, *whats: str) -> list[Entry]:
         """The lines about these, in order."""
-        found = [Entry(*json.loads(line)) for line in self.path.read_text().splitlines()]
+        # What is behind the last end of a line is being written at this moment: a file grows page by page.
+        *lines, _ = self.path.read_text().split("\n")
+        found = [Entry(*json.loads(line)) for line in lines]
         return [each for each in found if each.what in whats]
 
     def runs(self) -> Counter[tuple[str, int]]:
