@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -30,6 +30,7 @@ from tests.support.lines import Lines
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_losses import consume_after, cut_off, lose, publish_marked
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
+from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 #: How soon a worker has to go on when the server is back.
@@ -198,6 +199,116 @@ def test_a_send_that_waits_when_the_connection_is_lost_goes_over_the_next_one(se
         server.control("set_vm_memory_high_watermark", "0.4")
 
     assert {"second", "third"} <= set(stored(broker))
+
+
+#: Sends from ten threads, of which five wait for long and five give up after half a second; tells what came of it.
+IMPATIENT_SENDER = """
+    import os, select, sys, threading
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    is_over = threading.Event()
+    def send_all(broker, first):
+        number = first
+        while not is_over.wait(0.01):
+            number += 1
+            try:
+                broker.enqueue(greenq.Message("default", "work", (number,), {}, {}))
+            except greenq.ConnectionError:
+                os.write(1, b"raised %d\\n" % number)
+            else:
+                os.write(1, b"sent %d\\n" % number)
+    brokers = [RabbitmqBroker(url=sys.argv[1], middleware=[], send_timeout=each) for each in (500, 40_000)]
+    for broker in brokers: broker.declare_queue("default")
+    firsts = [int(sys.argv[2]) + 1_000_000 * thread for thread in range(10)]
+    threads = [threading.Thread(target=send_all, args=(brokers[n % 2], first)) for n, first in enumerate(firsts)]
+    for thread in threads: thread.start()
+    select.select([0], [], [])
+    is_over.set()
+    for thread in threads: thread.join()
+    for broker in brokers: broker.close()
+"""
+
+
+class Traffic:
+    """A sender and a worker in each world, all by way of a proxy, and what they tell."""
+
+    def __init__(self, url, resources):
+        def start(script, *arguments, patched):
+            return resources.enter_context(running(script, *arguments, patched=patched))
+
+        self.senders = [start(IMPATIENT_SENDER, url, patched * 10**9, patched=patched) for patched in (False, True)]
+        # They notice within seven seconds that the server says nothing.
+        self.workers = [start(WORKER, f"{url}?heartbeat=1", patched=patched) for patched in (False, True)]
+        self._told = [Lines(each) for each in self.senders]
+        self._ran = [Lines(each) for each in self.workers]
+
+    def wait_for_each(self, what, count):
+        """Wait until each sender has told this of so many more sends."""
+        for told in self._told:
+            before = len(_numbers(told.lines, what))
+            told.wait_for(lambda lines, before=before: len(_numbers(lines, what)) >= before + count)
+
+    def end(self):
+        """Have all that was sent run; answer the numbers of what was sent, what raised, and what ran."""
+        for script, told in zip(self.senders, self._told, strict=True):
+            finish(script, told)
+        sent, raised = (
+            {each for told in self._told for each in _numbers(told.lines, what)} for what in ("sent", "raised")
+        )
+        with suppress(AssertionError):  # the test says what is missing
+            until(lambda: sent <= self._have_run())
+        for script, ran in zip(self.workers, self._ran, strict=True):
+            finish(script, ran)
+        return sent, raised, self._have_run()
+
+    def _have_run(self):
+        return {int(line) for ran in self._ran for line in list(ran.lines) if line != "ready"}
+
+
+def _numbers(lines, what):
+    return [int(line.split()[1]) for line in list(lines) if line.startswith(what)]
+
+
+@pytest.fixture
+def traffic(server, vhost):
+    with tcp_proxy(server.port) as proxy, ExitStack() as resources:
+        traffic = Traffic(proxy.url_of(vhost), resources)
+        traffic.proxy = proxy
+        traffic.wait_for_each("sent", 100)
+        until(lambda: all(ran.lines.count("ready") and len(ran.lines) > 1 for ran in traffic._ran))
+        yield traffic
+
+
+@pytest.mark.starts_both_worlds
+def test_no_confirmed_message_is_lost_in_a_stalled_network_and_it_is_told_once(traffic, broker):
+    traffic.proxy.stall()
+    traffic.wait_for_each("raised", 10)
+    for worker in traffic.workers:
+        until(lambda worker=worker: warnings_in(worker))
+    traffic.proxy.go_on()
+    traffic.wait_for_each("sent", 100)
+    sent, raised, ran = traffic.end()
+
+    assert sent - ran == set()
+    assert ran - sent <= raised
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+    for worker in traffic.workers:
+        assert len(warnings_in(worker)) == 1, worker.errors
+        assert worker.errors.count("INFO The broker is back") == 1, worker.errors
+        assert "Traceback" not in worker.errors
+
+
+@pytest.mark.starts_both_worlds
+def test_no_confirmed_message_is_lost_in_an_alarm_and_workers_have_nothing_to_tell(server, traffic, broker):
+    with low_memory(server):
+        traffic.wait_for_each("raised", 10)
+    traffic.wait_for_each("sent", 100)
+    sent, raised, ran = traffic.end()
+
+    assert sent - ran == set()
+    assert ran - sent <= raised
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+    assert [warnings_in(worker) for worker in traffic.workers] == [[], []]
 
 
 # -- workers go on
