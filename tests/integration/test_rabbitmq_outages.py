@@ -746,6 +746,60 @@ def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(server,
         server.control("eval", USUAL_CONSUMER_TIMEOUT)
 
 
+HOLDING = """
+    import logging, os, select, sys, threading
+    import greenq
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    broker = RabbitmqBroker(url=sys.argv[1])
+    may_end = threading.Event()
+    @greenq.actor(broker=broker)
+    def work(number):
+        os.write(1, b"started %d\\n" % number)
+        if number == 1:
+            may_end.wait()
+        os.write(1, b"ended %d\\n" % number)
+    worker = greenq.Worker(broker, worker_threads=8)
+    worker.start()
+    def wait_for_line():
+        select.select([0], [], [])  # in place of readline, which would stop the hub
+        os.read(0, 100)
+    wait_for_line()
+    may_end.set()
+    wait_for_line()
+    worker.stop(10000)
+    broker.close()
+"""
+
+
+@pytest.mark.in_time
+@both_worlds
+def test_a_worker_goes_on_when_the_server_closes_a_channel_because_a_job_takes_too_long(server, vhost, broker, patched):
+    server.control("eval", SHORT_CONSUMER_TIMEOUT)
+    try:
+        with running(HOLDING, vhost.url, patched=patched) as script:
+            ran = Lines(script)
+            broker.enqueue(message(1))
+            ran.wait_for(lambda lines: lines == ["started 1"])
+
+            until(lambda: warnings_in(script))
+            broker.enqueue(message(2))
+            ran.wait_for(lambda lines: "ended 2" in lines, BACK_S)
+            script.say()
+            ran.wait_for(lambda lines: "ended 1" in lines)
+            until(lambda: unsettled(server, vhost, "default") == 0)
+
+            finish(script, ran)
+    finally:
+        server.control("eval", USUAL_CONSUMER_TIMEOUT)
+
+    assert sorted(ran.lines) == ["ended 1", "ended 2", "started 1", "started 2"]
+    (told,) = warnings_in(script)
+    assert "delivery acknowledgement on channel" in told
+    assert script.errors.count("INFO The broker is back") == 1, script.errors
+    assert "Traceback" not in script.errors
+
+
 # -- what follows from a message and cannot be stored
 
 
