@@ -16,6 +16,7 @@ import time
 import pika
 import psutil
 import pytest
+from pika.heartbeat import HeartbeatChecker
 
 import greenq
 from greenq.brokers.rabbitmq import RabbitmqBroker, publisher
@@ -142,7 +143,26 @@ def test_thousands_that_each_send_once_share_a_connection_and_none_is_left(vhost
     assert last == "0 1"
 
 
-def test_an_idle_producer_keeps_its_connection(open_broker, vhost):
+def test_an_idle_producer_keeps_its_connection(open_broker, vhost, monkeypatch):
+    """Four seconds at a heartbeat of one are all that an idle hour can bring.
+
+    Three timers run: the server's, which gives up after two to three heartbeats without a word; pika's,
+    which sends one each half; and pika's look whether the server has said anything, each of which sets
+    up the next. Nothing else counts or grows in between. pika looks five seconds later than a heartbeat,
+    which is a while for a test and nothing for an hour: so here it looks more often.
+    """
+    looks = []
+
+    def look(checker, really=HeartbeatChecker._check_heartbeat):
+        looks.append(checker._has_received_data)
+        really(checker)
+
+    def start(checker, really=HeartbeatChecker._start_check_timer):
+        checker._check_interval = 1.2
+        really(checker)
+
+    monkeypatch.setattr(HeartbeatChecker, "_check_heartbeat", look)
+    monkeypatch.setattr(HeartbeatChecker, "_start_check_timer", start)
     broker = open_broker(heartbeat=1)
     send(broker, 1)
     before = sockets(vhost.server.port)
@@ -152,6 +172,8 @@ def test_an_idle_producer_keeps_its_connection(open_broker, vhost):
 
     assert sockets(vhost.server.port) == before
     assert counts(broker)[0] == 2
+    assert len(looks) >= 2
+    assert all(looks)
 
 
 BUSY = """
