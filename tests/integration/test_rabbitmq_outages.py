@@ -927,6 +927,42 @@ def low_memory(server):
         server.control("set_vm_memory_high_watermark", "0.4")
 
 
+@pytest.mark.parametrize("step", ["place", "_store_returned"])
+def test_what_follows_waits_in_hand_if_an_alarm_begins_before_its_queue_is_declared(server, vhost, monkeypatch, step):
+    broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=60_000)
+    broker.declare_queue("default")
+    broker.declare_queue("other")
+    broker.enqueue(message("first"))
+    consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    verdict = Verdict(Action.ACK, take(consumer)[0], follow_ups=[broker.prepare(message("next", queue_name="other"))])
+    attachment = broker._attach()
+    really = getattr(attachment, step)
+    if step == "_store_returned":
+        attachment.ensure("other")
+        broker.channel.queue_delete("other")
+
+    with ExitStack() as resources:
+
+        def go_on_in_an_alarm(*args, **options):
+            monkeypatch.undo()
+            sender = threading.Thread(target=broker.enqueue, args=(message("second"),))
+            resources.callback(sender.join)
+            resources.enter_context(low_memory(server))
+            sender.start()  # by sending something the server begins to block
+            until(lambda: attachment.publishing.blocked_by)
+            return really(*args, **options)
+
+        monkeypatch.setattr(attachment, step, go_on_in_an_alarm)
+        with pytest.raises(ConnectionError, match="takes no messages"):
+            consumer.complete([verdict])
+        assert attachment.publishing.blocked_by  # it did not wait for the end
+
+    until(lambda: not has_failed(consumer, verdict))
+    assert broker.get_queue_message_counts("other") == (1, 0, 0)
+    consumer.close()
+    broker.close()
+
+
 def test_a_message_whose_letter_was_stored_does_not_wait_for_another_that_is_in_doubt_still(server, broker):
     broker.enqueue_many([message(1), message(2)])
     consumer = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)

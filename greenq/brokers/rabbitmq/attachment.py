@@ -189,8 +189,10 @@ class Attachment:
 
     # -- storing
 
-    def place(self, envelope: Envelope, deadline: float | None = None) -> Outgoing:
+    def place(self, envelope: Envelope, deadline: float | None = None, *, link: Link | None = None) -> Outgoing:
         """Where a message goes: to its queue, or to a rung of its ladder. May switch: declares them.
+
+        Whoever does not wait for the end of an alarm gives the link for consuming, as for ``ensure``.
 
         Raises:
           ConnectionFailed: They could not be declared by the deadline, on the monotonic clock.
@@ -200,9 +202,9 @@ class Attachment:
         if deadline is None:
             deadline = time.monotonic() + self._timeout_s
         try:
-            self.ensure(name, timeout_s=max(0.0, deadline - time.monotonic()))
+            self.ensure(name, link=link, timeout_s=max(0.0, deadline - time.monotonic()))
             if is_delayed:
-                self.ensure_ladder(name, timeout_s=max(0.0, deadline - time.monotonic()))
+                self.ensure_ladder(name, link=link, timeout_s=max(0.0, deadline - time.monotonic()))
         except ConnectionClosed as error:
             blocked_by = self.publishing.blocked_by
             because = "" if blocked_by is None else f", because it takes no messages ({blocked_by})"
@@ -280,14 +282,15 @@ class Attachment:
     def _store_returned(self, batches: list[Batch], publisher: Publisher, deadline: float, *, gives_way: bool) -> None:
         # Somebody deleted the queue; what came back was not stored, so once more.
         gone = sorted({message.queue for batch in batches for message in batch.returned})
+        link = self.consuming if gives_way else self.publishing
         self._declared.clear()
         self._ladders.clear()
         try:
             for name in sorted({name.partition(".DQ.")[0] for name in gone}):
                 base = name[:-3] if name.endswith((".DQ", ".XQ")) else name
-                self.ensure(base, timeout_s=max(0.0, deadline - time.monotonic()))
+                self.ensure(base, link=link, timeout_s=max(0.0, deadline - time.monotonic()))
                 if any(".DQ." in each for each in gone):
-                    self.ensure_ladder(base, timeout_s=max(0.0, deadline - time.monotonic()))
+                    self.ensure_ladder(base, link=link, timeout_s=max(0.0, deadline - time.monotonic()))
         except ConnectionError as error:
             for batch in batches:
                 batch.error = _error_of(batch, error)

@@ -222,6 +222,9 @@ class RabbitmqConsumer(BatchConsumer):
                 else:
                     owners.append(message)
                     parts.append(part)
+        # All at once, unlike what inbox.py stores anew: if an alarm begins here all may be in doubt, and not
+        # only a first one. But whether in doubt or not sent, they wait in hand for its end, and nothing that
+        # could free the server's memory waits for them; a first one would cost each batch a confirm more.
         for message, part, batch in zip(owners, parts, self._attachment.store_if_taken(groups), strict=True):
             if batch.error is None:
                 message.left_to_store.remove(part)
@@ -231,7 +234,9 @@ class RabbitmqConsumer(BatchConsumer):
         return first
 
     def _outgoing(self, verdict: Verdict, part: Envelope | None) -> Outgoing:
-        return _dead_letter(self.queue_name, verdict) if part is None else self._attachment.place(part)
+        if part is None:
+            return _dead_letter(self.queue_name, verdict)
+        return self._attachment.place(part, link=self._attachment.consuming)
 
     def close(self) -> None:
         """End a wait. The last consumer of a queue returns what nobody took."""
