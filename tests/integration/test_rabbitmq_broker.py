@@ -308,6 +308,38 @@ def test_a_forked_child_leaves_the_connections_to_its_parent(vhost, patched):
     assert told == ["refused and holds 0 connections", "sent", "(201, 0, 0)"]
 
 
+FETCH_IN_A_CHILD = """
+    import os, sys, time
+    from greenq import Message
+    from greenq.brokers.rabbitmq import RabbitmqBroker
+    broker = RabbitmqBroker(url=sys.argv[1], middleware=[])
+    broker.declare_queue("default")
+    for number in range(3):
+        broker.enqueue(Message("default", "work", (number,), {}, {}))
+    consumer = broker.consume("default", prefetch=10, timeout=300)
+    while not consumer.wait() or consumer._subscription.in_hand < 3: time.sleep(0.01)
+    held = consumer.fetch(1)
+    child = os.fork()
+    if child == 0:
+        consumer._subscription.put_back([held[0].delivery])  # as a task would that had it in its hands
+        os.write(1, b"child: %r, %r\\n" % (consumer.wait(), consumer.fetch(10)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    held += consumer.fetch(10)
+    for each in held: consumer.ack(each)
+    consumer.close()
+    print("parent:", [each.args[0] for each in held], broker.get_queue_message_counts("default"))
+    broker.close()
+"""
+
+
+@both_worlds
+def test_a_forked_child_leaves_what_was_sent_ahead_to_its_parent(vhost, patched):
+    told = output_of(FETCH_IN_A_CHILD, vhost.url, patched=patched)
+
+    assert told == ["child: False, []", "parent: [0, 1, 2] (0, 0, 0)"]
+
+
 def test_the_next_server_is_used_if_the_first_cannot_be_reached(open_broker, vhost):
     (nobody,) = free_ports(1)
     broker = open_broker(url=f"amqp://127.0.0.1:{nobody};{vhost.url}")

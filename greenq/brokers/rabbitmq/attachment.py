@@ -341,6 +341,11 @@ class Attachment:
             finally:  # it would be sent messages, and nobody is there to take them
                 inbox.subscription.close()
 
+    def leave_to_parent(self) -> None:
+        """Forget, in a forked child, what came for the parent. What the loop does is in loop.py."""
+        for inbox in list(self._inboxes.values()):
+            inbox.subscription.leave_to_parent()
+
     # -- the end
 
     def connect(self, queue_names: Sequence[str]) -> None:

@@ -289,6 +289,8 @@ class RabbitmqBroker(Broker):
 
     def _forget(self) -> None:
         # In a child, whose parent may have held the old lock at the fork.
+        if self._attachment is not None:
+            self._attachment.leave_to_parent()
         _left_to_the_parent.append((self._attachment, self._borrowed))
         self._guard = current().native_lock()
         self._attachment = None

@@ -69,6 +69,7 @@ class Subscription:
         self._channel: Any = None
         self.lost: ConnectionError | None = None
         self._is_consuming = False
+        self._is_left = False
 
     # -- from and to the server
 
@@ -283,6 +284,8 @@ class Subscription:
     def put_back(self, deliveries: Iterable[Delivery]) -> bool:
         """Put messages into the buffer, at their places; False if nobody takes any more."""
         with self._lock:
+            if self._is_left:
+                return True  # in the parent
             if self.lost is not None:
                 self.untouched.update(delivery.body for delivery in deliveries)
                 return True  # with the channel
@@ -292,6 +295,15 @@ class Subscription:
             self._is_unsorted = True
         self._wake()
         return True
+
+    def leave_to_parent(self) -> None:
+        """Forget, in a forked child, what is the parent's to run. Consumers find nothing any more."""
+        # They are not told that all is lost: those of a worker, whose greenlets go on in the child, would
+        # open the queue once more, and the child be a second worker that nobody knows.
+        self._is_left = True
+        self._lock = self._loop.runtime.lock()  # another thread may have held it
+        self._buffer = deque()
+        self._delayed = []
 
     # -- settling
 
