@@ -27,14 +27,24 @@ if TYPE_CHECKING:
     from .metrics.shared import SharedFile
     from .supervisor import Launch
 
+# gevent's patch as the first act of a process. At each of its two dozen steps gevent asks the
+# library for plug-ins, and the library reads what all installed packages declare, each time
+# anew: with 40 packages 70 ms, a third of a worker's start. So they are read once.
+PATCH = (
+    "import gevent.monkey, importlib.metadata as installed; "
+    "look_up, declared = installed.entry_points, installed.entry_points(); "
+    "installed.entry_points = lambda **which: declared.select(**which); "
+    "gevent.monkey.patch_all(); "
+    "installed.entry_points = look_up; del installed, look_up, declared; "
+)
+
 # What a worker runs. It imports what this process would, from the same places; the
 # variable is taken out again so that programs started by jobs do not inherit it. The patch
 # comes before anything of greenq or of the user, so that no import order matters anywhere:
 # with `-m` the front door would be imported first.
 _WORKER = (
     "import os, sys; sys.path[:] = os.environ.pop('GREENQ_SYS_PATH').split(os.pathsep); "
-    "import gevent.monkey; gevent.monkey.patch_all(); "
-    "from greenq.worker.process import main; main()"
+    f"{PATCH}from greenq.worker.process import main; main()"
 )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+import greenq.__main__
+
 from .waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +31,8 @@ def end_with_this_process() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-PATCH = "import gevent.monkey; gevent.monkey.patch_all()\n"
+#: The patch as workers begin with it.
+PATCH = greenq.__main__.PATCH + "\n"
 
 
 def both_worlds(test: Any) -> Any:
