@@ -30,6 +30,7 @@ class Case(NamedTuple):
       pushes(bool): Whether messages come to a consumer of this process before it takes them. The
         broker counts these no more, nor what is reserved.
       reads_by_holding(bool): Whether nobody else can see, or act on, a dead letter while it is read.
+      before_delays: What the first delay of a queue would wait for, done beforehand.
     """
 
     open: Callable[[Path], Any]
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     keeps_places: bool = True
     pushes: bool = False
     reads_by_holding: bool = False
+    before_delays: Callable[[Any], None] | None = None
 
     def counts(self, broker: Any, queue_name: str = "default") -> QueueCounts:
         """What the broker counts, and what was pushed to this process as ready; who took something counts himself."""
@@ -93,20 +95,16 @@ def _closing(broker: RedisBroker) -> Iterator[Broker]:
 
 
 class _QuickToJoin(RabbitmqBroker):
-    """Looks around more often: in these tests nobody else has messages in hand.
-
-    Declaring a ladder of delays takes 0.1 s, once in a queue's life, which is longer than these
-    tests' delays: so it is done beforehand.
-    """
-
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
-        if queue_name in self.queues:
-            self._attach().ensure(queue_name)
-            self._attach().ensure_ladder(queue_name)
-        return super().consume(queue_name, prefetch, timeout)
+    """Looks around more often: in these tests nobody else has messages in hand."""
 
     def join(self, queue_name: str, min_successes: int = 3, idle_time: int = 20, **options: Any) -> None:
         super().join(queue_name, min_successes, idle_time, **options)
+
+
+def _declare_a_ladder(broker: Any) -> None:
+    # It takes 0.1 s, once in a queue's life, which is longer than these tests' delays.
+    broker._attach().ensure("default")
+    broker._attach().ensure_ladder("default")
 
 
 def _rabbitmq(**options: Any) -> Callable[[Path], Any]:
@@ -120,7 +118,7 @@ def _rabbitmq(**options: Any) -> Callable[[Path], Any]:
     return open_broker
 
 
-_RABBITMQ: Any = {"keeps_places": False, "pushes": True, "reads_by_holding": True}
+_RABBITMQ: Any = {"keeps_places": False, "pushes": True, "reads_by_holding": True, "before_delays": _declare_a_ladder}
 
 CASES = {
     "stub": Case(_stub),

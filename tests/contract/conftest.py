@@ -36,6 +36,8 @@ def broker(request, case, tmp_path):
         pytest.skip("this broker does not tell such priorities apart: see its page in docs/")
     with case.open(tmp_path) as broker:
         broker.declare_queue("default")
+        if case.before_delays is not None and request.node.get_closest_marker("delays") is not None:
+            case.before_delays(broker)
         yield broker
 
 

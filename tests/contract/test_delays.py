@@ -10,6 +10,8 @@ from greenq.clock import now_ms
 
 from .fetching import acks, message, names, take, take_one
 
+pytestmark = pytest.mark.delays
+
 
 @pytest.fixture(autouse=True)
 def _only_where_the_broker_holds_delays(broker):

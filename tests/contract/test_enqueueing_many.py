@@ -44,6 +44,7 @@ def test_hooks_are_called_for_each_of_many_with_what_is_stored(broker):
     assert [call.args for call in recorder.calls] == [(each, 60_000) for each in stored] * 2
 
 
+@pytest.mark.delays
 def test_many_delayed_messages_come_when_they_are_due(broker, consumer):
     broker.enqueue_many([message(1), message(2)], delay=50)
     broker.enqueue_many([message(0)])
