@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -122,6 +122,10 @@ class Broker:
     #: Milliseconds after which the messages of a process that died, or stopped, are given to
     #: others. None where there are no leases, because the broker notices deaths itself.
     lease_ms: int | None = None
+
+    #: How many workers a message may kill before it is moved to the dead letters; None for no limit,
+    #: and where the broker does not count.
+    max_deliveries: int | None = None
 
     def __init__(self, middleware: list[Middleware] | None = None) -> None:
         self.logger: logging.Logger = get_logger(__name__, type(self))
@@ -464,11 +468,16 @@ class Broker:
         """The id under which this process holds messages now; None if it consumes nothing."""
         return None
 
-    def take_back(self, worker_id: str) -> int:
+    def take_back(self, worker_id: str, *, charge: Collection[str] = (), cause: str | None = None) -> int:
         """Return what a dead worker holds to its queues; answer how many messages that were.
 
         Parameters:
           worker_id(str): Of a worker that is known to be dead.
+          charge(Collection[str]): Ids of the messages whose run there is evidence against: they had the
+            CPU at its death, say. The others are not counted then. Default: none, and all that it held
+            may have been the cause.
+          cause(str): How it died, kept with those that are charged for the reason of a dead letter: "was
+            killed by SIGSEGV; 512 MiB". One line of 300 characters at most is kept. Default: not told.
 
         May switch. Brokers that notice deaths themselves do nothing here.
         """

@@ -205,6 +205,8 @@ class MessageProxy:
       failed(bool): Whether it is to be moved to the dead letters.
       deliveries(int): How often it was taken back from a worker that was lost; 0 where the broker does
         not tell.
+      charges(int): How often there was evidence that its run was what ended the worker.
+      is_suspect(bool): Whether it is to run alone, because it may end its worker; see suspicion.py.
     """
 
     #: Milliseconds that the actor may run; None for no limit. Set by TimeLimit.
@@ -232,6 +234,10 @@ class MessageProxy:
 
     #: How often it was taken back from a worker that was lost, where the broker tells.
     deliveries: int = 0
+    #: How often there was evidence that its run was what ended the worker; see suspicion.py.
+    charges: int = 0
+    #: Whether it is to run alone.
+    is_suspect: bool = False
 
     # On the class, because most messages keep most of these defaults, and a proxy is made
     # for every message.

@@ -99,6 +99,17 @@ def test_whoever_waits_for_a_message_that_was_lost_three_times_is_told_of_its_de
     assert ran == []
 
 
+@pytest.mark.parametrize(("most", "given_up"), [(5, [4]), (2, [2, 4]), (0, []), (None, [])])
+def test_the_number_of_losses_after_which_a_message_is_given_up_can_be_chosen(vhost, most, given_up):
+    chosen = RabbitmqBroker(url=vhost.url, middleware=[], max_deliveries=most)
+    publish_marked(chosen, 0, 2, 4)
+
+    fetched = take(chosen.consume("default", prefetch=10, timeout=PATIENCE_S * 1000), 3)
+
+    assert sorted(names(each for each in fetched if each.failed)) == given_up
+    chosen.close()
+
+
 def test_a_message_that_was_given_up_and_goes_back_is_given_up_again(broker):
     publish_marked(broker, 2)
     consumer = consume(broker)

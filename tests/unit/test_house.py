@@ -36,7 +36,7 @@ ROOMS = {
     "stores": {"stores"},
     "domain": {
         *("message", "actor", "options", "generic", "composition", "consumer", "broker", "bulk", "default_broker"),
-        *("failures", "inspection"),
+        *("failures", "inspection", "suspicion"),
     },
     "plug-ins": {"brokers", "middleware", "results", "rate_limits"},
     "runtime": {"worker"},

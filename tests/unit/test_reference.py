@@ -67,6 +67,7 @@ class Different(NamedTuple):
 _OF_RABBITMQ = "one of greenq's own, which the documents do not have"
 _CLIENT_OF_MEMCACHED = "pymemcache is the client, and this is how it is told where the servers are"
 _LEASES = "the lease is kept by a thread of its own, which a busy job does not stop, so a shorter one is safe"
+_DEATHS = "a message that kills its workers is given up, and this says after how many of them"
 _ENVIRONMENT = "None stands for the environment variable, and without one for the number in the document"
 _NAMESPACE = "as of the broker"
 _INTERVAL = "one name for it on every broker"
@@ -80,6 +81,9 @@ DIFFERENCES = {
     "dramatiq.brokers.rabbitmq.RabbitmqBroker(queue_arguments)": Different("queue_arguments=None", _OF_RABBITMQ),
     "dramatiq.brokers.rabbitmq.RabbitmqBroker(send_timeout)": Different("send_timeout=30000", _OF_RABBITMQ),
     "dramatiq.brokers.rabbitmq.RabbitmqBroker(dead_message_ttl)": Different("dead_message_ttl=None", _OF_RABBITMQ),
+    "dramatiq.brokers.rabbitmq.RabbitmqBroker(max_deliveries)": Different("max_deliveries=3", _DEATHS),
+    "dramatiq.brokers.redis.RedisBroker(max_deliveries)": Different("max_deliveries=3", _DEATHS),
+    "dramatiq.brokers.stub.StubBroker(max_deliveries)": Different("max_deliveries=3", _DEATHS),
     "dramatiq.brokers.redis.RedisBroker(namespace)": Different(
         "namespace='greenq'", "what is stored is laid out in another way, so the two must not meet under one name"
     ),

@@ -199,8 +199,33 @@ def test_a_process_that_is_killed_while_it_sends_back_loses_and_doubles_nothing(
     assert broker.queue_counts("default") == (20_000, 0, 0, 0)
 
 
-# -- files of version 1
+# -- files of earlier versions
 
+
+VERSION_2 = """
+ALTER TABLE messages RENAME TO present_messages;
+DROP INDEX messages_ready;
+DROP INDEX messages_delayed;
+DROP INDEX messages_held;
+CREATE TABLE messages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  queue TEXT NOT NULL,           -- canonical name
+  priority INTEGER NOT NULL,     -- lower first
+  due INTEGER NOT NULL,          -- Unix ms: when it was enqueued, or its eta
+  state INTEGER NOT NULL,
+  holder INTEGER,
+  deliveries INTEGER NOT NULL DEFAULT 0,  -- how often it was taken back from a worker
+  message_id TEXT NOT NULL,
+  payload BLOB NOT NULL          -- as the encoder made it
+) STRICT;
+CREATE INDEX messages_ready ON messages (queue, priority, due, id) WHERE state = 0;
+CREATE INDEX messages_delayed ON messages (queue, due, id) WHERE state = 1;
+CREATE INDEX messages_held ON messages (holder) WHERE state = 2;
+INSERT INTO messages SELECT id, queue, priority, due, state, holder, deliveries, message_id, payload
+FROM present_messages;
+DROP TABLE present_messages;
+PRAGMA user_version = 2;
+"""
 
 VERSION_1 = """
 CREATE TABLE dead_letters (
@@ -217,11 +242,20 @@ CREATE INDEX dead_letters_by_age ON dead_letters (died_at);
 """
 
 
-def make_version_1(path):
-    """A file as version 1 left it: only the dead letters were different."""
+def make_version_2(path):
+    """A file as version 2 left it: nothing was noted against messages. One has been taken back once."""
     broker = SqliteBroker(path, middleware=[])
     broker.enqueue(message("ready"))
     broker.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE messages SET deliveries = 1")
+        file.commit()
+        file.executescript(VERSION_2)
+
+
+def make_version_1(path):
+    """A file as version 1 left it: the dead letters were different, too."""
+    make_version_2(path)
     with closing(sqlite3.connect(path)) as file:
         file.executescript(
             "DROP TABLE dead_letters; DROP TABLE dead_letter_counts;" + VERSION_1 + "PRAGMA user_version = 1"
@@ -249,8 +283,20 @@ def test_a_file_of_version_1_is_brought_to_the_present_one_with_all_it_holds(ope
     consumer.close()
 
 
-def test_a_file_that_was_brought_along_is_like_a_new_one(open_broker, path, tmp_path):
-    make_version_1(path)
+def test_the_messages_of_a_file_of_version_2_have_nothing_against_them(open_broker, path):
+    make_version_2(path)
+    broker = open_broker()
+    assert rows(path, "PRAGMA user_version") == [(2,)]
+
+    (fetched,) = take(consume(broker), 1)
+
+    assert rows(path, "PRAGMA user_version") == [(MESSAGES.version,)]
+    assert (fetched.deliveries, fetched.charges, fetched.is_suspect) == (1, 0, False)
+
+
+@pytest.mark.parametrize("make_old", [make_version_1, make_version_2])
+def test_a_file_that_was_brought_along_is_like_a_new_one(open_broker, path, tmp_path, make_old):
+    make_old(path)
     open_broker().queue_counts("default")
     new = SqliteBroker(tmp_path / "new.db", middleware=[])
     new.queue_counts("default")

@@ -43,6 +43,7 @@ class Attachment:
       confirms(bool): Whether senders wait for the server's confirmation.
       timeout_ms(int): How long they do.
       logger(logging.Logger): The broker's.
+      most_losses(int): With so many a message is dead.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Attachment:
         confirms: bool,
         timeout_ms: int,
         logger: logging.Logger,
+        most_losses: int,
     ) -> None:
         self.topology = topology
+        self.most_losses = most_losses
         self.logger = logger
         self.loop = Loop()
         self.publishing = Link(self.loop, endpoints)

@@ -20,11 +20,13 @@ from ...errors import QueueJoinTimeout, QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...runtime import current
+from ...suspicion import MAX_DELIVERIES, checked_max_deliveries
 from ...verdict import Envelope
 from .attachment import Attachment
 from .borrowed import BorrowedConnections
 from .consumer import RabbitmqConsumer
 from .dead_letters import RabbitmqDeadLetters
+from .losses import ANY_NUMBER
 from .parameters import make_parameters, where_all
 from .topology import Topology, check_name
 
@@ -57,6 +59,8 @@ class RabbitmqBroker(Broker):
         variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
       send_timeout(int): Milliseconds that a send waits for a server that takes or confirms nothing.
         Default: 30 seconds.
+      max_deliveries(int): How many times a message may be lost with its worker, or with that one's
+        connection, before it is moved to the dead letters; 0 or None for no limit. Default: 3.
       kwargs: Of pika's connection parameters; they replace those of a URL.
 
     Raises:
@@ -79,9 +83,11 @@ class RabbitmqBroker(Broker):
         queue_arguments: Mapping[str, Any] | None = None,
         dead_message_ttl: int | None = None,
         send_timeout: int = 30_000,
+        max_deliveries: int | None = MAX_DELIVERIES,
         **kwargs: Any,
     ) -> None:
         super().__init__(middleware)
+        self.max_deliveries = checked_max_deliveries(max_deliveries)
         self.parameters: list[pika.ConnectionParameters] = make_parameters(url, parameters, kwargs)
         self.topology = Topology(queue_type, queue_arguments, max_priority, dead_message_ttl_ms(dead_message_ttl))
         self.confirm_delivery = confirm_delivery
@@ -283,7 +289,12 @@ class RabbitmqBroker(Broker):
                 attachment = self._attachment
                 if attachment is None:
                     attachment = self._attachment = Attachment(
-                        self.parameters, self.topology, self.confirm_delivery, self.send_timeout, self.logger
+                        self.parameters,
+                        self.topology,
+                        self.confirm_delivery,
+                        self.send_timeout,
+                        self.logger,
+                        self.max_deliveries or ANY_NUMBER,
                     )
         return attachment
 

@@ -23,7 +23,7 @@ from ...names import canonical_queue_name, check_queue_name
 from .connection import TIMEOUT_S
 from .in_doubt import InDoubt, is_in_doubt
 from .loop import Answer
-from .losses import ALONE_S, MOST_LOSSES, Chance, Trials, copy, losses
+from .losses import ALONE_S, Chance, Trials, copy, losses
 from .messages import RabbitmqMessage, RabbitmqUndecodable
 from .publisher import Batch, Outgoing
 from .subscription import Subscription
@@ -72,7 +72,8 @@ class Inbox:
         self.users = 0
         self._attachment = attachment
         self._tag = subscription.queue_name.encode()
-        self._trials = Trials(self._tell_of_trials)
+        self._most_losses = attachment.most_losses
+        self._trials = Trials(self._tell_of_trials, self._most_losses)
         self._in_doubt = InDoubt(attachment.loop, subscription)
         self._lock = threading.Lock()
         self._is_sorting = False
@@ -191,13 +192,13 @@ class Inbox:
             if delivery.is_redelivered:
                 if not self._spares(delivery):
                     lost = losses(delivery) + 1
-                    if lost >= MOST_LOSSES:
+                    if lost >= self._most_losses:
                         messages.append(self._give_up(delivery))
                         continue
                     # Nothing can be stored during an alarm. The first loss goes uncounted then, because
                     # only by running its queue is the server's memory freed; others wait, for a while.
                     is_counted = not is_blocked
-                    if lost == MOST_LOSSES - 1:
+                    if lost == self._most_losses - 1:
                         chance = trials.judge(delivery, can_count=is_counted)
                         if chance is Chance.LATER:
                             self._look_again_in_time()
@@ -307,7 +308,7 @@ class Inbox:
 
     def _may_run_uncounted(self, delivery: Delivery) -> bool:
         """Whether a message whose loss could not be counted may run all the same. If not, it waits here."""
-        if losses(delivery) + 1 < MOST_LOSSES - 1:
+        if losses(delivery) + 1 < self._most_losses - 1:
             return True
         if self._trials.judge(delivery, can_count=False) is not Chance.LATER:
             return True
@@ -335,7 +336,7 @@ class Inbox:
         self.logger.info(
             "Messages of queue %s that were lost with their workers %d times run one at a time, because one of them "
             "may kill again; after %.0f s more and more of them run at once.",
-            *(self.queue_name, MOST_LOSSES - 1, ALONE_S),
+            *(self.queue_name, self._most_losses - 1, ALONE_S),
         )
 
     def _look_again_in_time(self) -> None:

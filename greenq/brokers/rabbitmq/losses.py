@@ -20,17 +20,22 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ...suspicion import MAX_DELIVERIES
 from .publisher import Outgoing
 from .wire import Delivery
 
-#: A message that was lost with its worker so many times is dead.
-MOST_LOSSES = 3
+#: A message that was lost with its worker so many times is dead, unless the broker was told another number.
+MOST_LOSSES = MAX_DELIVERIES
+
+#: In place of that where there is no limit.
+ANY_NUMBER = sys.maxsize
 
 #: Where the count is kept.
 HEADER = "x-greenq-losses"
@@ -83,10 +88,12 @@ class Trials:
 
     Parameters:
       on_begin: Called when the first of a series is tried.
+      most_losses(int): With so many a message is dead.
     """
 
-    def __init__(self, on_begin: Callable[[], None]) -> None:
+    def __init__(self, on_begin: Callable[[], None], most_losses: int = MOST_LOSSES) -> None:
         self._on_begin = on_begin
+        self._most_losses = most_losses
         self._lock = threading.Lock()
         #: The copy that is on trial here, once it has come.
         self._running: int | None = None
@@ -140,7 +147,7 @@ class Trials:
 
     def came(self, delivery: Delivery) -> None:
         """A message is about to run."""
-        if losses(delivery) >= MOST_LOSSES - 1:
+        if losses(delivery) >= self._most_losses - 1:
             with self._lock:
                 if self._running is None:
                     self._running = delivery.tag

@@ -6,7 +6,9 @@ Puts the parts together; none of them knows the broker.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from ...errors import ConnectionError
@@ -95,7 +97,7 @@ class Attachment:
             if address in away:  # a node that does not answer is waited for once
                 continue
             try:
-                self.take_back(queue_name, self.membership.worker_id, charge=False)
+                self.take_back(queue_name, self.membership.worker_id, is_counted=False)
             except ConnectionError:
                 away.add(address)
 
@@ -123,8 +125,27 @@ class Attachment:
                 continue
             fitness.judge(findings, logger, is_node=True)
 
-    def take_back(self, queue_name: str, worker_id: str, *, charge: bool) -> int:
-        """Return what a worker holds of a queue; answer how many messages that were. May switch."""
+    def take_back(
+        self,
+        queue_name: str,
+        worker_id: str,
+        *,
+        is_counted: bool = True,
+        charged: Collection[str] = (),
+        cause: str = "",
+    ) -> int:
+        """Return what a worker holds of a queue; answer how many messages that were. May switch.
+
+        Parameters:
+          queue_name(str): The queue, by its canonical name.
+          worker_id(str): The worker's.
+          is_counted(bool): Whether it was lost. Default: True.
+          charged(Collection[str]): Ids of the messages that there is evidence against.
+          cause(str): How it died, as it is kept.
+        """
         of = self.layout.of(queue_name)
-        taken: int = self.links.call(TAKE_BACK, of.for_take_back(), [worker_id, int(charge)])
+        args: list[Any] = [worker_id, int(is_counted), cause]
+        for message_id in charged:
+            args += (message_id.encode("utf-8", "replace"), json.dumps(message_id)[1:-1])
+        taken: int = self.links.call(TAKE_BACK, of.for_take_back(), args)
         return taken

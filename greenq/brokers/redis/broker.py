@@ -7,7 +7,7 @@ attachment.py puts them together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...broker import Broker, checked_lease
@@ -17,6 +17,7 @@ from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...per_process import PerProcess
+from ...suspicion import MAX_DELIVERIES, checked_max_deliveries, short_cause
 from ...verdict import Envelope
 from .attachment import Attachment
 from .connection import check_client, database_of, is_cluster, make_client, where
@@ -54,6 +55,8 @@ class RedisBroker(Broker):
         sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
+      max_deliveries(int): How many workers a message may kill before it is moved to the dead letters;
+        0 or None for no limit. Only deaths with evidence against it count. Default: 3.
       requeue_deadline(int): Accepted and of no meaning: what a stopping worker returns is
         written until the time to stop is over.
       requeue_interval(int): Accepted and of no meaning: so is this.
@@ -83,12 +86,14 @@ class RedisBroker(Broker):
         maintenance_chance: int = 1000,
         heartbeat_timeout: int = 15_000,
         dead_message_ttl: int | None = None,
+        max_deliveries: int | None = MAX_DELIVERIES,
         requeue_deadline: int | None = None,
         requeue_interval: int | None = None,
         client: redis.Redis | redis.RedisCluster | None = None,
         **parameters: Any,
     ) -> None:
         super().__init__(middleware)
+        self.max_deliveries = checked_max_deliveries(max_deliveries)
         if client is not None and (url is not None or parameters):
             raise ValueError("Give a client, or what it takes to make one: not both.")
         self.client: Any = make_client(url, parameters) if client is None else client
@@ -172,7 +177,7 @@ class RedisBroker(Broker):
             )
         attachment = self._attach()
         attachment.membership.join(name, attachment.links)
-        return RedisConsumer(attachment, name, timeout, self.logger)
+        return RedisConsumer(attachment, name, timeout, self.logger, max_deliveries=self.max_deliveries)
 
     @property
     def worker_id(self) -> str | None:
@@ -182,13 +187,15 @@ class RedisBroker(Broker):
             return None
         return attachment.membership.worker_id
 
-    def take_back(self, worker_id: str) -> int:
+    def take_back(self, worker_id: str, *, charge: Collection[str] = (), cause: str | None = None) -> int:
         """Return what a dead worker holds to its queues; answer how many messages that were.
 
         Looks at the queues that are declared here.
 
         Parameters:
           worker_id(str): Of a worker that is known to be dead.
+          charge(Collection[str]): Ids of the messages that there is evidence against; see Broker.
+          cause(str): How it died.
 
         Raises:
           ConnectionError: The server is away.
@@ -196,7 +203,12 @@ class RedisBroker(Broker):
         May switch.
         """
         attachment = self._attach()
-        return sum(attachment.take_back(queue_name, worker_id, charge=True) for queue_name in list(self.queues))
+        charged = [each for each in charge if each]
+        cause = short_cause(cause)
+        return sum(
+            attachment.take_back(queue_name, worker_id, charged=charged, cause=cause)
+            for queue_name in list(self.queues)
+        )
 
     def close(self) -> None:
         """Return what is still reserved, uncharged, and end threads and connections.

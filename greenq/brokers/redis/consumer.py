@@ -18,7 +18,7 @@ from ...message import MAX_MESSAGE_BYTES
 from ...runtime import current
 from ...verdict import Verdict
 from .keys import Keys
-from .messages import decode
+from .messages import decode, judge_all
 from .peek import Claim
 from .scripts import FETCH, SETTLE
 from .settlement import settlement
@@ -37,12 +37,22 @@ class RedisConsumer(BatchConsumer):
       queue_name(str): The canonical name.
       timeout(int): Milliseconds after which waiting ends.
       logger(logging.Logger): The broker's.
+      max_deliveries(int | None): How many workers a message may kill before it is given up.
     """
 
     batch_size: ClassVar[int] = 500
 
-    def __init__(self, attachment: Attachment, queue_name: str, timeout: int, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        attachment: Attachment,
+        queue_name: str,
+        timeout: int,
+        logger: logging.Logger,
+        *,
+        max_deliveries: int | None,
+    ) -> None:
         self.logger = logger
+        self._max_deliveries = max_deliveries
         self.queue_name = queue_name
         self._attachment = attachment
         self._links = attachment.links
@@ -186,8 +196,10 @@ class RedisConsumer(BatchConsumer):
         return self._keys.for_fetch(holder), [holder, self._membership.lease_ms, count, MAX_MESSAGE_BYTES]
 
     def _note_fetched(self, holder: str, fetched: Any) -> list[MessageProxy]:
-        ids, payloads, deliveries, more, due_ms = fetched
+        ids, payloads, deliveries, more, due_ms, noted = fetched
         messages = decode(self._attachment.layout, self.queue_name, holder, ids, payloads, deliveries)
+        if noted:
+            judge_all(messages, noted, self._max_deliveries, self.logger)
         self._lease.known.update((message.stored_id, message.number) for message in messages)
         self._may_have_more = bool(more)
         self._due_at = None if due_ms < 0 else time.monotonic() + due_ms / 1000

@@ -8,6 +8,9 @@
     greenq:default~held.4f2a9c.1    set: ids that this holder has reserved
     greenq:default~workers          sorted set: holders by the time (ms) until which their lease lasts
     greenq:default~deliveries       hash: id -> how often it was taken back from a lost worker
+    greenq:default~evidence         hash: id -> "2 1 was killed by SIGSEGV; 512 MiB": of those times, how
+                                    often its run was seen to be the cause, how often nobody saw any,
+                                    and how the worker died when it was last seen; of those with any
     greenq:default~dead             sorted set: ids by the time (ms) at which they died
     greenq:default~dead.msgs        hash: id -> payload of the dead
     greenq:default~dead.reasons     hash: id -> why
@@ -52,7 +55,7 @@ class QueueKeys:
 
     __slots__ = (
         *("base", "dead", "dead_deliveries", "dead_messages", "dead_reasons", "delayed"),
-        *("deliveries", "messages", "priorities", "ready", "workers"),
+        *("deliveries", "evidence", "messages", "priorities", "ready", "workers"),
     )
 
     def __init__(self, base: str) -> None:
@@ -63,6 +66,7 @@ class QueueKeys:
         self.delayed = base + "~delayed"
         self.workers = base + "~workers"
         self.deliveries = base + "~deliveries"
+        self.evidence = base + "~evidence"
         self.dead = base + "~dead"
         self.dead_messages = base + "~dead.msgs"
         self.dead_reasons = base + "~dead.reasons"
@@ -78,11 +82,12 @@ class QueueKeys:
         return (self.ready, self.messages, self.priorities, self.delayed)
 
     def for_fetch(self, holder: str) -> Keys:
-        return (*self.for_enqueue(), self.held(holder), self.deliveries, self.workers)
+        return (*self.for_enqueue(), self.held(holder), self.deliveries, self.evidence, self.workers)
 
     def for_settle(self, holder: str) -> Keys:
         """Followed by ``for_enqueue`` of each other queue that something follows on."""
-        return (*self.for_enqueue(), self.held(holder), self.deliveries, *self._dead_letters(), self.workers)
+        taken_back = (self.deliveries, self.evidence)
+        return (*self.for_enqueue(), self.held(holder), *taken_back, *self._dead_letters(), self.workers)
 
     def for_renew(self) -> Keys:
         return (self.workers, self.dead)
@@ -91,10 +96,10 @@ class QueueKeys:
         return (self.ready, self.priorities, self.workers, self.held(old), self.held(new))
 
     def for_take_back(self) -> Keys:
-        return (self.ready, self.priorities, self.deliveries, self.workers)
+        return (self.ready, self.messages, self.priorities, self.deliveries, self.evidence, self.workers)
 
     def for_flush(self) -> Keys:
-        return (*self.for_enqueue(), self.deliveries, self.workers, *self._dead_letters())
+        return (*self.for_enqueue(), self.deliveries, self.evidence, self.workers, *self._dead_letters())
 
     def for_count(self) -> Keys:
         return (self.ready, self.priorities, self.delayed, self.workers, self.dead)

@@ -7,12 +7,15 @@ consumer.py and settlement.py.
 from __future__ import annotations
 
 import itertools
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from ...consumer import MessageProxy, Undecodable, without_eta
 from ...errors import DecodeError
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
+from ...suspicion import Evidence, judge
 from .keys import Layout
 
 
@@ -91,6 +94,24 @@ def decode(
             message = without_eta(message)
         messages.append(RedisMessage(message, stored_id, held_by, count, number))
     return messages
+
+
+def judge_all(
+    messages: Sequence[MessageProxy], noted: list[bytes | None], max_deliveries: int | None, logger: logging.Logger
+) -> None:
+    """Mark those of the messages of one fetch that are suspects, or are given up.
+
+    Parameters:
+      messages(Sequence[MessageProxy]): In the order in which they were fetched.
+      noted(list[bytes | None]): As fetch.lua answers it; empty if there is nothing against any.
+      max_deliveries(int | None): How many workers a message may kill.
+      logger(logging.Logger): The broker's.
+    """
+    for message, against in zip(messages, noted, strict=False):
+        if against is not None:
+            charges, unwitnessed, cause = against.split(b" ", 2)
+            evidence = Evidence(int(charges), int(unwitnessed), cause.decode("utf-8", "replace"))
+            judge(message, evidence, max_deliveries, logger)
 
 
 def _check_queue_of(message: Message[Any], payload: bytes, layout: Layout) -> None:

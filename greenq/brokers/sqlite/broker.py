@@ -7,7 +7,7 @@ in operations.py, worker ids and their leases in membership.py; attachment.py pu
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...broker import Broker, checked_lease
@@ -15,11 +15,12 @@ from ...errors import QueueNotFound
 from ...inspection import QueueCounts, dead_message_ttl_ms
 from ...names import canonical_queue_name
 from ...per_process import PerProcess
+from ...suspicion import MAX_DELIVERIES, checked_max_deliveries, short_cause
 from ...verdict import Envelope
 from .attachment import Attachment
 from .consumer import SqliteConsumer
 from .dead_letters import SqliteDeadLetters
-from .operations import Count, Flush, Oldest, TakeBack, Write, row
+from .operations import Count, Flush, Oldest, TakeBack, Write, row, text
 
 if TYPE_CHECKING:
     from ...middleware import Middleware
@@ -43,6 +44,8 @@ class SqliteBroker(Broker):
         sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
+      max_deliveries(int): How many workers a message may kill before it is moved to the dead letters;
+        0 or None for no limit. Only deaths with evidence against it count. Default: 3.
     """
 
     holds_delays: ClassVar[bool] = True
@@ -55,8 +58,10 @@ class SqliteBroker(Broker):
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         heartbeat_timeout: int = 15_000,
         dead_message_ttl: int | None = None,
+        max_deliveries: int | None = MAX_DELIVERIES,
     ) -> None:
         super().__init__(middleware)
+        self.max_deliveries = checked_max_deliveries(max_deliveries)
         if synchronous not in ("NORMAL", "FULL"):
             raise ValueError(f"synchronous is 'NORMAL' or 'FULL', not {synchronous!r}.")
         self.path = os.path.abspath(os.fspath(path))
@@ -116,7 +121,7 @@ class SqliteBroker(Broker):
             )
         attachment = self._attach()
         attachment.join()
-        return SqliteConsumer(attachment, name, timeout, self.logger)
+        return SqliteConsumer(attachment, name, timeout, self.logger, max_deliveries=self.max_deliveries)
 
     @property
     def worker_id(self) -> str | None:
@@ -125,15 +130,19 @@ class SqliteBroker(Broker):
             return None
         return str(self._attachment.membership.value)
 
-    def take_back(self, worker_id: str) -> int:
+    def take_back(self, worker_id: str, *, charge: Collection[str] = (), cause: str | None = None) -> int:
         """Return what a dead worker holds to its queues; answer how many messages that were.
 
         Parameters:
           worker_id(str): Of a worker that is known to be dead.
+          charge(Collection[str]): Ids of the messages that there is evidence against; see Broker.
+          cause(str): How it died.
 
         May switch.
         """
-        taken: int = self._attach().store.do(TakeBack(int(worker_id)))
+        taken: int = self._attach().store.do(
+            TakeBack(int(worker_id), [text(each) for each in charge if each], short_cause(cause))
+        )
         return taken
 
     def close(self) -> None:

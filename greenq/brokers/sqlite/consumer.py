@@ -17,6 +17,7 @@ from ...errors import DecodeError
 from ...failures import dead_payload
 from ...message import Message
 from ...runtime import current
+from ...suspicion import Evidence, judge
 from ...verdict import Action, Verdict
 from .operations import Claim, Peek, Row, Settle, row, text
 
@@ -61,14 +62,24 @@ class SqliteConsumer(BatchConsumer):
       queue_name(str): The canonical name.
       timeout(int): Milliseconds after which waiting ends.
       logger(logging.Logger): The broker's.
+      max_deliveries(int | None): How many workers a message may kill before it is given up.
     """
 
     # More are a little quicker for jobs that take no time, and slower for those that do: slots
     # that became free during a long claim wait for its end.
     batch_size: ClassVar[int] = 64
 
-    def __init__(self, attachment: Attachment, queue_name: str, timeout: int, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        attachment: Attachment,
+        queue_name: str,
+        timeout: int,
+        logger: logging.Logger,
+        *,
+        max_deliveries: int | None,
+    ) -> None:
         self.logger = logger
+        self._max_deliveries = max_deliveries
         self.queue_name = queue_name
         self._store = attachment.store
         self._membership = attachment.membership
@@ -122,7 +133,7 @@ class SqliteConsumer(BatchConsumer):
         """Reserve the first ``count`` messages, or as many as there are. May switch."""
         membership = self._membership
         claim = Claim(self.queue_name, min(count, self.batch_size), membership, membership.lease_ms)
-        held_by, ids, lengths, deliveries, payloads = self._store.do(claim)
+        held_by, ids, lengths, deliveries, evidence, payloads = self._store.do(claim)
         for lost in membership.take_losses():
             self.logger.warning(
                 "The lease of worker %d ran out and its messages were given to others; going on as worker %d. This "
@@ -134,7 +145,10 @@ class SqliteConsumer(BatchConsumer):
         self._may_have_more = payloads is not None
         if payloads is None:
             return []
-        return self._decode(payloads, json.loads(ids), json.loads(lengths), json.loads(deliveries), held_by)
+        messages = self._decode(payloads, json.loads(ids), json.loads(lengths), json.loads(deliveries), held_by)
+        if evidence != "[]":
+            self._judge(messages, {row_id: Evidence(*noted) for row_id, *noted in json.loads(evidence)})
+        return messages
 
     def _decode(
         self, payloads: bytes, ids: list[int], lengths: list[int], deliveries: list[int], held_by: int
@@ -154,6 +168,11 @@ class SqliteConsumer(BatchConsumer):
                 message = without_eta(message)
             messages.append(SqliteMessage(message, row_id, held_by, count))
         return messages
+
+    def _judge(self, messages: list[MessageProxy], evidence: dict[int, Evidence]) -> None:
+        for message in messages:
+            if message.row_id in evidence:
+                judge(message, evidence[message.row_id], self._max_deliveries, self.logger)
 
     def complete(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         """Write what became of these messages; return the verdicts that were refused.

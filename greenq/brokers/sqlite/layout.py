@@ -14,7 +14,11 @@ def _script(name: str) -> str:
 #: The header says "grnq".
 MESSAGES = Layout(
     application_id=0x67726E71,
-    version=2,
+    version=3,
     tables=frozenset({"messages", "dead_letters", "workers"}),
-    steps={0: _script("schema.sql"), 1: _script("upgrade_1_to_2.sql")},
+    steps={
+        0: _script("schema.sql"),
+        1: _script("upgrade_1_to_2.sql") + _script("upgrade_2_to_3.sql"),
+        2: _script("upgrade_2_to_3.sql"),
+    },
 )

@@ -35,14 +35,17 @@ INSERT_MESSAGES = "INSERT INTO messages (queue, priority, due, state, message_id
 MESSAGE_VALUES = "(?, ?, ?, ?, ?, ?)"
 
 # Of a payload that is too long to be a message only enough to see that.
-# Aggregated: ids, lengths and deliveries as JSON, the payloads one behind the other.
+# Aggregated: ids, lengths, deliveries, and the evidence against those that have any as JSON, the
+# payloads one behind the other.
 CLAIM = """
 SELECT json_group_array(id), json_group_array(length(payload)), json_group_array(deliveries),
+  json_group_array(json_array(id, charges, unwitnessed, coalesce(cause, ''))) FILTER (WHERE charges OR unwitnessed),
   CAST(group_concat(payload, '') AS BLOB),
   (SELECT min(due) FROM messages WHERE state = 1 AND queue = :queue),
   (SELECT lease_until FROM workers WHERE id = :worker)
 FROM (
-  SELECT id, deliveries, CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
+  SELECT id, deliveries, charges, unwitnessed, cause,
+    CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
   FROM messages WHERE state = 0 AND queue = :queue
   ORDER BY priority, due, id LIMIT :count
 )
@@ -71,12 +74,17 @@ REGISTER = "INSERT INTO workers (pid, host, lease_until) VALUES (?, ?, ?)"
 RENEW = "UPDATE workers SET lease_until = ? WHERE id = ?"
 UNREGISTER = "DELETE FROM workers WHERE id = ?"
 RETURN_ALL = "UPDATE messages SET state = 0, holder = NULL WHERE state = 2 AND holder = ?"
+CHARGE = """
+UPDATE messages SET charges = charges + 1, cause = ?
+WHERE state = 2 AND holder = ? AND message_id IN (SELECT value FROM json_each(?))
+"""
 TAKE_BACK = """
-UPDATE messages SET state = 0, holder = NULL, deliveries = deliveries + 1 WHERE state = 2 AND holder = ?
+UPDATE messages SET state = 0, holder = NULL, deliveries = deliveries + 1, unwitnessed = unwitnessed + ?
+WHERE state = 2 AND holder = ?
 """
 # By those who live, not by those who are known to be dead: also of a worker without a row.
 TAKE_BACK_EXPIRED = """
-UPDATE messages SET state = 0, holder = NULL, deliveries = deliveries + 1
+UPDATE messages SET state = 0, holder = NULL, deliveries = deliveries + 1, unwitnessed = unwitnessed + 1
 WHERE state = 2 AND holder NOT IN (SELECT id FROM workers WHERE lease_until >= ?)
 """
 UNREGISTER_EXPIRED = "DELETE FROM workers WHERE lease_until < ?"
@@ -184,7 +192,7 @@ def insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
 class Claim(Operation):
     """Reserve the first messages of a queue.
 
-    Its result: (worker id, ids, lengths, deliveries, payloads one behind the other).
+    Its result: (worker id, ids, lengths, deliveries, evidence, payloads one behind the other).
     """
 
     __slots__ = ("_count", "_lease_ms", "_new_worker_id", "_queue", "_worker")
@@ -199,7 +207,7 @@ class Claim(Operation):
         self._lease_ms = lease_ms
         self._new_worker_id: int | None = None
 
-    def run(self, connection: sqlite3.Connection) -> tuple[int | None, str, str, str, bytes | None]:
+    def run(self, connection: sqlite3.Connection) -> tuple[int | None, str, str, str, str, bytes | None]:
         self._new_worker_id = None
         worker_id = self._worker.value
         parameters = {"queue": self._queue, "worker": worker_id, "count": self._count, "most": MAX_MESSAGE_BYTES + 1}
@@ -208,7 +216,7 @@ class Claim(Operation):
         if next_due is not None and next_due <= now:
             connection.execute(PROMOTE, (self._queue, now, MOST_PROMOTED))
             *claimed, next_due, lease_until = connection.execute(CLAIM, parameters).fetchone()
-        ids, lengths, deliveries, payloads = claimed
+        ids, lengths, deliveries, evidence, payloads = claimed
         if ids != "[]":
             if lease_until is None:
                 # The lease was lost, and what is reserved under the old id would be nobody's.
@@ -218,7 +226,7 @@ class Claim(Operation):
                 # take back what is reserved now before the keeper has had its turn.
                 connection.execute(RENEW, (now + self._lease_ms, worker_id))
             connection.execute(RESERVE, (worker_id, ids))
-        return worker_id, ids, lengths, deliveries, payloads
+        return worker_id, ids, lengths, deliveries, evidence, payloads
 
     def committed(self) -> None:
         if self._new_worker_id is not None:
@@ -359,16 +367,26 @@ class Leave(Operation):
 
 
 class TakeBack(Operation):
-    """Return what a dead worker holds. Its result: how many messages."""
+    """Return what a dead worker holds. Its result: how many messages.
 
-    __slots__ = ("_worker_id",)
+    Parameters:
+      worker_id(int): The worker's.
+      charged(list[str]): Ids of the messages that there is evidence against; all are counted if there are none.
+      cause(str): How it died.
+    """
 
-    def __init__(self, worker_id: int) -> None:
+    __slots__ = ("_cause", "_charged", "_worker_id")
+
+    def __init__(self, worker_id: int, charged: list[str], cause: str) -> None:
         super().__init__()
         self._worker_id = worker_id
+        self._charged = charged
+        self._cause = cause
 
     def run(self, connection: sqlite3.Connection) -> int:
-        taken = connection.execute(TAKE_BACK, (self._worker_id,)).rowcount
+        if self._charged:
+            connection.execute(CHARGE, (self._cause, self._worker_id, json.dumps(self._charged)))
+        taken = connection.execute(TAKE_BACK, (0 if self._charged else 1, self._worker_id)).rowcount
         connection.execute(UNREGISTER, (self._worker_id,))
         return taken
 

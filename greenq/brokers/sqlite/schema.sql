@@ -1,5 +1,5 @@
--- Version 2 of the file. application_id and user_version are set by stores/sqlite/file.py, which brings a
--- file of version 1 here by upgrade_1_to_2.sql.
+-- Version 3 of the file. application_id and user_version are set by stores/sqlite/file.py, which brings a
+-- file of an earlier version here by upgrade_1_to_2.sql and upgrade_2_to_3.sql.
 
 -- Every message that is not dead. The ids only grow, also over deletions: a verdict that
 -- comes twice must never meet a later message that was given the same id.
@@ -16,7 +16,10 @@ CREATE TABLE messages (
   holder INTEGER,
   deliveries INTEGER NOT NULL DEFAULT 0,  -- how often it was taken back from a worker
   message_id TEXT NOT NULL,
-  payload BLOB NOT NULL          -- as the encoder made it
+  payload BLOB NOT NULL,         -- as the encoder made it
+  charges INTEGER NOT NULL DEFAULT 0,      -- deaths of its workers with evidence that it was the cause
+  unwitnessed INTEGER NOT NULL DEFAULT 0,  -- deaths of its workers without any evidence
+  cause TEXT                     -- how the last one with evidence was described
 ) STRICT;
 
 CREATE INDEX messages_ready ON messages (queue, priority, due, id) WHERE state = 0;

@@ -21,6 +21,7 @@ from ...inspection import QueueCounts
 from ...message import Message
 from ...names import canonical_queue_name, delay_queue_name
 from ...runtime import current
+from ...suspicion import MAX_DELIVERIES, checked_max_deliveries
 from ...verdict import Envelope
 from .consumer import StubConsumer
 from .dead_letters import StubDeadLetters
@@ -36,6 +37,7 @@ class StubBroker(Broker):
     Parameters:
       middleware(list[Middleware]): See Broker.
       fail_fast_default(bool): What ``join`` does if it is not told. Default: True.
+      max_deliveries(int): Accepted and of no meaning: its messages die with their worker.
 
     Attributes:
       queues(dict[str, StubQueue]): By name, delay queues ("name.DQ") included.
@@ -45,13 +47,20 @@ class StubBroker(Broker):
     holds_delays: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
-    def __init__(self, middleware: list[Middleware] | None = None, *, fail_fast_default: bool = True) -> None:
+    def __init__(
+        self,
+        middleware: list[Middleware] | None = None,
+        *,
+        fail_fast_default: bool = True,
+        max_deliveries: int | None = MAX_DELIVERIES,
+    ) -> None:
         self.fail_fast_default = fail_fast_default
         self.dead_letters_by_queue: defaultdict[str, list[MessageProxy]] = defaultdict(list)
         # Of the operating system, because producers may be in any thread. Nothing is waited
         # for while it is held, so it does not stop the hub of a patched process.
         self._lock = current().native_lock()
         super().__init__(middleware)
+        self.max_deliveries = checked_max_deliveries(max_deliveries)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}()"

@@ -1,6 +1,7 @@
 -- Move what is due to the ready lists, then reserve the first messages.
 --
--- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, workers.
+-- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, evidence,
+--   workers.
 -- Arguments: the holder, the length of its lease in ms, how many messages at most, the
 --   longest payload in bytes.
 -- Answers nil if the holder's lease was lost; else
@@ -9,12 +10,13 @@
 --   3. how often each was taken back from a lost worker; empty if none ever was
 --   4. 1 if more is ready, else 0
 --   5. milliseconds until the next delayed message is due; -1 if there is none
+--   6. what is noted against each; empty if there is nothing against any in the queue
 --
 -- Atomic, because a message must always be in exactly one place: delayed, ready or held;
 -- and because two workers must never get the same one.
 
 local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held, deliveries, workers = KEYS[5], KEYS[6], KEYS[7]
+local held, deliveries, evidence, workers = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local holder, lease_ms, count, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 
@@ -68,7 +70,7 @@ else
   end
 end
 
-local payloads, counts = {}, {}
+local payloads, counts, noted = {}, {}, {}
 if #ids > 0 then
   redis.call('SADD', held, unpack(ids))
   -- greenq's own ids have a "~" (126) in the 13th place, and its producers have checked the
@@ -97,6 +99,10 @@ if #ids > 0 then
   end
   if redis.call('EXISTS', deliveries) == 1 then
     counts = redis.call('HMGET', deliveries, unpack(ids))
+    -- There is nothing against what was never taken back.
+    if redis.call('EXISTS', evidence) == 1 then
+      noted = redis.call('HMGET', evidence, unpack(ids))
+    end
   end
 end
 
@@ -109,4 +115,4 @@ local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if first[2] then
   next_due = math.max(0, tonumber(first[2]) - now)
 end
-return {ids, payloads, counts, more, next_due}
+return {ids, payloads, counts, more, next_due, noted}

@@ -1,13 +1,14 @@
 -- Drop all messages of a queue, but for those that other workers are running.
 --
--- Keys: ready, messages, priorities, delayed, deliveries, workers, dead, dead messages,
+-- Keys: ready, messages, priorities, delayed, deliveries, evidence, workers, dead, dead messages,
 --   dead reasons, dead deliveries.
 -- Arguments: the worker that asks; what it holds itself is dropped.
 -- Answers nothing.
 --
 -- Atomic, because a message that is fetched in between would lose its payload.
 
-local ready, messages, priorities, delayed, deliveries, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local deliveries, evidence, workers = KEYS[5], KEYS[6], KEYS[7]
 local own = ARGV[1] .. '.'
 
 local kept = {}
@@ -28,6 +29,6 @@ end
 for _, priority in ipairs(redis.call('ZRANGE', priorities, 0, -1)) do
   redis.call('UNLINK', ready .. '~ready.' .. priority)
 end
-redis.call('UNLINK', ready, messages, priorities, delayed, deliveries, KEYS[7], KEYS[8], KEYS[9], KEYS[10])
+redis.call('UNLINK', ready, messages, priorities, delayed, deliveries, evidence, unpack(KEYS, 8, 11))
 call_many('HSET', messages, kept)
 return false

@@ -1,8 +1,8 @@
 -- Write what became of messages, and what follows from them.
 --
--- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, dead,
---   dead messages, dead reasons, dead deliveries, workers; then ready, messages, priorities,
---   delayed of each other queue that something follows on.
+-- Keys: ready, messages, priorities, delayed, held (by this holder), deliveries, evidence,
+--   dead, dead messages, dead reasons, dead deliveries, workers; then ready, messages,
+--   priorities, delayed of each other queue that something follows on.
 -- Arguments: the holder; then four lists, each with its length first:
 --   ids of those that are done
 --   id and new id of those that go back, the one fetched last first
@@ -17,8 +17,8 @@
 -- without its retry would lose it; and because the holder must not change in between.
 
 local ready, messages, priorities, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held, deliveries, dead, dead_messages, dead_reasons = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local dead_deliveries, workers, holder = KEYS[10], KEYS[11], ARGV[1]
+local held, deliveries, evidence, dead, dead_messages = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local dead_reasons, dead_deliveries, workers, holder = KEYS[10], KEYS[11], KEYS[12], ARGV[1]
 
 local at = 2
 local function next_value()
@@ -101,6 +101,10 @@ for position = 1, #back, 2 do
     local count = has_deliveries and redis.call('HGET', deliveries, id)
     if count then
       redis.call('HSET', deliveries, new_id, count)
+      local noted = redis.call('HGET', evidence, id)
+      if noted then
+        redis.call('HSET', evidence, new_id, noted)
+      end
     end
     returned[#returned + 1] = new_id
     done[#done + 1] = id
@@ -112,6 +116,7 @@ if #done > 0 then
   call_many('HDEL', messages, done)
   if has_deliveries then
     call_many('HDEL', deliveries, done)
+    call_many('HDEL', evidence, done)
   end
 end
 
@@ -124,7 +129,7 @@ for position = 1, #following, 5 do
     local key = 0
     local queue = tonumber(following[position + 1])
     if queue > 0 then
-      key = 11 + 4 * (queue - 1)
+      key = 12 + 4 * (queue - 1)
     end
     place(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4],
       following[position + 2], following[position + 3], following[position + 4], now)

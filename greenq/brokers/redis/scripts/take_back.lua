@@ -1,15 +1,50 @@
 -- Return what lost workers hold to the front of the queue, and end their leases.
 --
--- Keys: ready, priorities, deliveries, workers.
+-- Keys: ready, messages, priorities, deliveries, evidence, workers.
 -- Arguments: a worker's id, or '' for all whose lease has run out; 1 to count it as a
---   delivery, 0 not to.
+--   delivery, 0 not to; how the worker died; then, for each message that there is evidence
+--   against, its message_id as it is and as JSON writes it. With any of these nothing is noted
+--   of the others, without any all are noted as lost unwitnessed.
 -- Answers how many messages were taken back.
 --
 -- Atomic, because from the moment in which a message is ready again its old holder's
--- verdict on it must be refused.
+-- verdict on it must be refused; and whoever fetches it then must see what was noted.
 
-local ready, priorities, deliveries, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local worker, is_charged = ARGV[1], ARGV[2] == '1'
+local ready, messages, priorities, deliveries, evidence, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local worker, is_counted, cause = ARGV[1], ARGV[2] == '1', ARGV[3]
+local has_evidence = #ARGV > 3
+
+-- Stored under ids of greenq's own: the message_id is in the payload. In one of an encoder
+-- other than JSON it is looked for, not read.
+local function is_charged(id)
+  local payload = redis.call('HGET', messages, id)
+  for position = 4, payload and #ARGV or 0, 2 do
+    local as_it_is, as_json = ARGV[position], ARGV[position + 1]
+    if string.find(payload, as_it_is, 1, true) or string.find(payload, as_json, 1, true) then
+      local is_json, message = pcall(cjson.decode, payload)
+      if not is_json or type(message) ~= 'table' or message.message_id == as_it_is then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local function note(id)
+  local charges, unwitnessed, last = 0, 0, ''
+  local noted = redis.call('HGET', evidence, id)
+  if noted then
+    charges, unwitnessed, last = string.match(noted, '^(%d+) (%d+) (.*)$')
+  end
+  if not has_evidence then
+    unwitnessed = unwitnessed + 1
+  elseif is_charged(id) then
+    charges, last = charges + 1, cause
+  else
+    return
+  end
+  redis.call('HSET', evidence, id, string.format('%d %d %s', charges, unwitnessed, last))
+end
 
 go_on_when_full(workers)
 local holders = {}
@@ -31,9 +66,10 @@ for _, holder in ipairs(holders) do
     -- Ids of one producer sort in the order in which they were made.
     table.sort(ids, function(one, other) return one > other end)
     push('LPUSH', ready, priorities, ids)
-    if is_charged then
+    if is_counted then
       for _, id in ipairs(ids) do
         redis.call('HINCRBY', deliveries, id, 1)
+        note(id)
       end
     end
   end
