@@ -47,6 +47,8 @@ class ConsumerThread:
         self.writes_follow_ups = False
         self._is_paused = False
         self._is_stopping = False
+        #: Whether the last fetch brought a suspect: more of them may follow, and one is wanted at a time.
+        self._met_suspects = False
         self._resumed = worker.runtime.event()
         self._resumed.set()
         self._quiet = worker.runtime.event()
@@ -151,12 +153,13 @@ class ConsumerThread:
         assert consumer is not None
         slots.make_up()
         if isinstance(consumer, BatchConsumer):
-            consumer.claims_ahead = slots.in_flight < slots.count
+            consumer.claims_ahead = slots.in_flight < slots.count and not slots.is_shut
         if not consumer.wait():
             return True
         # What it has taken already is for others, if there is no room for it now.
         has_one = isinstance(consumer, BatchConsumer) and consumer.taken_by_wait is not None
-        room = slots.take(consumer.batch_size, 0 if has_one else self.worker.worker_timeout / 1000)
+        most = 1 if self._met_suspects else consumer.batch_size
+        room = slots.take(most, 0 if has_one else self.worker.worker_timeout / 1000)
         if not room:
             self._let_go()
             return False
@@ -207,8 +210,19 @@ class ConsumerThread:
                 if isinstance(message, Undecodable):
                     self._reject(message)
             self.worker.slots.give_back(len(messages) - len(good))
-        if good:
+        suspect = next((message for message in good if message.is_suspect), None)
+        self._met_suspects = suspect is not None
+        if suspect is not None:
+            self._run_alone(suspect, good)
+        elif good:
             self.worker.slots.deliver(good, self)
+
+    def _run_alone(self, suspect: MessageProxy, fetched: list[MessageProxy]) -> None:
+        # What came with it goes back before, for others: it may be a while, and they are not to be
+        # lost once more if this is the one that kills.
+        self._give_back([message for message in fetched if message is not suspect])
+        if not self.worker.solitude.run(suspect, self):
+            self._give_back([suspect])
 
     def _reject(self, message: Undecodable) -> None:
         self.undecodable += 1

@@ -2,7 +2,7 @@
 
     control pipe   the supervisor's commands; its end means that the supervisor died
     report pipe    what the supervisor is told: remark, waiting, ready, worker_id, job_done,
-                   taken_back, failed
+                   taken_back, alone, failed
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
@@ -230,6 +230,7 @@ class WorkerProcess:
             queues=None if queues is None else set(queues),
             concurrency=self.options["concurrency"],
         )
+        self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..broker import Broker
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 #: A slot that finds message after message without ever waiting gives way to the rest of
 #: the process, timers and fetching included, after this long.
 _TURN_S = 0.01
+
+#: How often who waits for all other jobs looks at the latest: of two who wait for room, one may miss it.
+_LOOK_FOR_ROOM_EVERY_S = 0.2
 
 #: How long a message is held that needs the asyncio loop, if that could not be started.
 _NO_LOOP_PAUSE_S = 1.0
@@ -68,6 +72,8 @@ class Slots:
         self._starting: WorkerThread | None = None
         self._is_short = False
         self._is_closed = False
+        #: Whether none is given out, because somebody wants to be alone.
+        self.is_shut = False
         self._lock = runtime.lock()
         self._ready = runtime.queue()
         self._room = runtime.event()
@@ -86,13 +92,13 @@ class Slots:
 
         Switches if none is free.
         """
-        if self._free <= 0:
+        if self._free <= 0 or self.is_shut:
             self._room.clear()
-            if self._free <= 0:
+            if self._free <= 0 or self.is_shut:
                 self._room.wait(timeout_s)
         with self._lock:
             taken = min(most, self._free)
-            if taken <= 0:
+            if taken <= 0 or self.is_shut:
                 return 0
             self._free -= taken
             self._all_free.clear()
@@ -107,6 +113,32 @@ class Slots:
             if self._free == self.count:
                 self._all_free.set()
         self._room.set()
+
+    def shut(self) -> bool:
+        """Give out no slots until ``reopen``; False if that was so already."""
+        with self._lock:
+            was_shut, self.is_shut = self.is_shut, True
+        return not was_shut
+
+    def reopen(self) -> None:
+        """Give out slots again."""
+        self.is_shut = False
+        self._room.set()
+
+    def wait_until_one(self, timeout_s: float, is_wanted: Callable[[], bool]) -> bool:
+        """Wait until no more than one slot is taken; False if it was not in time, or is not wanted any more.
+
+        Switches.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self.in_flight > 1:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not is_wanted():
+                return False
+            self._room.clear()
+            if self.in_flight > 1:
+                self._room.wait(min(left_s, _LOOK_FOR_ROOM_EVERY_S))
+        return True
 
     def deliver(self, messages: list[MessageProxy], consumer: ConsumerThread) -> None:
         """Have these messages run, each in a slot that was taken for it."""

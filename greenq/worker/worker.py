@@ -14,6 +14,7 @@ from ..names import canonical_queue_name
 from ..runtime import current
 from ..settings import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH, WORKER_TIMEOUT
 from ..verdict import Action, Verdict
+from .alone import Solitude
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
 from .delays import HELD_PER_SLOT, MOST_HELD, DelayedConsumerThread
@@ -77,6 +78,7 @@ class Worker:
         self.outage = Outage(self.runtime)
         self.deadlines = Deadlines(self.runtime)
         self.slots = Slots(self.runtime, broker, Processor(self.runtime, broker, self.deadlines), self.concurrency)
+        self.solitude = Solitude(self.runtime, self.slots)
         #: How many messages were given back unfinished when the time to stop ran out.
         self.given_back = 0
         self._lock = threading.Lock()

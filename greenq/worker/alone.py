@@ -1,0 +1,104 @@
+"""Runs a suspect with nothing beside it, so that a death meanwhile says who it was.
+
+Knows slots and messages. What makes a suspect is in suspicion.py; whoever looks at deaths is told
+through ``tell``.
+
+One at a time: no slot is given out, what runs is waited for, it runs, slots are given out again. Both
+waits have an end, because a queue must not stand still for hours on a suspicion: most of what kills
+does so soon, and a death later on, or beside others, is judged by who had the CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..consumer import MessageProxy
+from ..logging import get_logger
+from ..runtime import Runtime
+from .job_marks import marked
+from .slots import Slots
+
+if TYPE_CHECKING:
+    from .consumer import ConsumerThread
+
+#: Seconds for which a suspect waits for the jobs that run already. Then it runs beside them.
+PATIENCE_S = 5.0
+
+#: Seconds after such a wait in vain in which the next suspects do not wait.
+IMPATIENT_S = 60.0
+
+#: Seconds after which others run beside a suspect that has not ended.
+ALONE_S = 60.0
+
+
+class Solitude:
+    """Where one suspect at a time runs alone.
+
+    Parameters:
+      runtime(Runtime): The world.
+      slots(Slots): That nobody gets meanwhile.
+
+    Attributes:
+      tell(Callable[[str | None], object]): Called with the id of a message before it runs alone, and with
+        None when it has ended, or others run again. Must not wait.
+    """
+
+    def __init__(self, runtime: Runtime, slots: Slots) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.tell: Callable[[str | None], object] = lambda message_id: None
+        self._runtime = runtime
+        self._slots = slots
+        self._impatient_until = 0.0
+
+    def run(self, message: MessageProxy, consumer: ConsumerThread) -> bool:
+        """Have a suspect run, in the one slot that was taken for it; False if it is to go back instead.
+
+        Returns when it has been delivered, not when it has ended. Switches: waits for what runs.
+        """
+        if not self._slots.shut():
+            return False  # one of another queue has its turn
+        is_alone = False
+        try:
+            is_alone = self._wait_for_others(consumer)
+            if not consumer.is_fetching:
+                is_alone = False
+                return False
+            if is_alone:
+                self._announce(message)
+        finally:
+            if not is_alone:
+                self._slots.reopen()
+        self._slots.deliver([message], consumer)
+        if is_alone:
+            self._runtime.spawn(lambda: self._attend(message), name="attendant of a suspect")
+        return True
+
+    def _wait_for_others(self, consumer: ConsumerThread) -> bool:
+        """Wait for what runs; whether nothing does now."""
+        now = time.monotonic()
+        patience_s = 0.0 if now < self._impatient_until else PATIENCE_S
+        if self._slots.wait_until_one(patience_s, lambda: consumer.is_fetching):
+            return True
+        if patience_s and consumer.is_fetching:
+            self._impatient_until = time.monotonic() + IMPATIENT_S
+        return False
+
+    def _announce(self, message: MessageProxy) -> None:
+        inner = message._message
+        self.logger.info(
+            "Message %s of actor %s runs alone for %.0f s at most: its worker was lost %d times, %d of them seen to be "
+            "because of it.",
+            *(inner.message_id, inner.actor_name, ALONE_S, message.deliveries, message.charges),
+            extra=marked(inner),
+        )
+        self.tell(inner.message_id)
+
+    def _attend(self, message: MessageProxy) -> None:
+        has_ended = self._slots.wait_until_free(ALONE_S)
+        # First, so that the death of what runs next is not taken for this one's.
+        self.tell(None)
+        self._slots.reopen()
+        if not has_ended:
+            self.logger.info("Others run beside message %s again, which goes on.", message._message.message_id)
