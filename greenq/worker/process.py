@@ -14,7 +14,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
-import inspect
 import json
 import logging
 import os
@@ -350,10 +349,7 @@ class WorkerProcess:
 
     def _take_back(self, worker_id: str, charge: list[str], cause: str) -> None:
         try:
-            if "charge" in inspect.signature(self.broker.take_back).parameters:
-                count = self.broker.take_back(worker_id, charge=charge, cause=cause)  # type: ignore[call-arg]
-            else:
-                count = self.broker.take_back(worker_id)
+            count = self.broker.take_back(worker_id, charge=charge, cause=cause)
         except Exception:
             self.logger.exception(
                 "What worker %s held at its death could not be returned to its queues; it is when the lease runs out.",
