@@ -22,6 +22,9 @@ from .child import Child, Launch
 from .signals import describe_exit
 from .streak import LONG_LIFE_S, Streak
 
+#: Seconds that one has to end at a stop, even if the time for it is over.
+_LEAST_S = 0.1
+
 
 class Fork:
     """A fork function.
@@ -75,6 +78,7 @@ class Forks:
         self._forks: list[Fork] = []
         self._leaving: list[Fork] = []
         self._is_stopping = False
+        self._stop_by = 0.0
 
     # -- start
 
@@ -126,7 +130,9 @@ class Forks:
 
     def stop(self, *, workers_are_gone: bool) -> None:
         """Tell them to end, once; those that outlast the workers only when these are gone."""
-        self._is_stopping = True
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._stop_by = time.monotonic() + self._patience_s
         for fork in self._forks:
             fork.restart_at = None
             if workers_are_gone or not fork.outlasts_workers:
@@ -134,11 +140,15 @@ class Forks:
 
     def _end(self, fork: Fork) -> None:
         fork.restart_at = None
+        patience_s = self._patience_s
+        if self._is_stopping:
+            # What outlasts the workers has to share the time that they had.
+            patience_s = max(_LEAST_S, self._stop_by - time.monotonic())
         if fork.child is not None:
             if fork.outlasts_workers:
-                fork.child.leave(self._patience_s)
+                fork.child.leave(patience_s)
             else:
-                fork.child.stop(self._patience_s)
+                fork.child.stop(patience_s)
 
     # -- ends
 

@@ -48,12 +48,15 @@ _LOOK_EVERY_S = 1.0
 #: one, must not count towards giving up.
 _LOOK_FOR_FIRST_JOB_EVERY_S = 0.05
 
-#: Seconds after the time that jobs have at a stop in which the process ends, whatever happens.
-_CLOSE_S = 2.0
+#: Seconds after the time that jobs have at a stop until which the broker may be closed: a little
+#: longer than the worker's last write may take.
+_CLOSE_S = 0.55
 
-#: Seconds that closing the broker may take even if that time is over. With what the worker's own
-#: last write may take they are less than the above.
-_LEAST_CLOSE_S = 1.0
+#: Seconds after that time in which the process ends, whatever happens. The supervisor kills it a little later.
+_LAST_RESORT_S = 0.65
+
+#: Seconds between two looks of a native thread whether the supervisor lives.
+_LOOK_FOR_PARENT_S = 1.0
 
 #: Seconds in which a second TERM is taken for the first: timeout(1) sends it to its child
 #: and to the whole group.
@@ -129,6 +132,7 @@ class WorkerProcess:
         self._runtime = current()
         self._end = self._runtime.event()
         self._worker_id: str | None = None
+        self._supervisor_pid = os.getppid()
         self._told_job = False
         #: In which this process shows what it does; None if it was given none.
         self.page: SharedPage | None = None
@@ -230,6 +234,7 @@ class WorkerProcess:
             concurrency=self.options["concurrency"],
         )
         self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
+        self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.start()
@@ -382,13 +387,12 @@ class WorkerProcess:
         """Stop the worker gracefully, close the broker; return the code to exit with."""
         self.logger.info("Stopping: running jobs may finish.")
         timeout_ms = self.options["worker_shutdown_timeout"]
-        deadline_s = timeout_ms / 1000 + _CLOSE_S
-        self._runtime.start_native_thread(lambda: self._exit_after(deadline_s), name="last resort")
-        ends_at = time.monotonic() + timeout_ms / 1000
+        self._runtime.start_native_thread(self._exit_in_time, name="last resort")
+        ends_at = time.monotonic() + timeout_ms / 1000 + _CLOSE_S
         try:
             self.worker.stop(timeout=timeout_ms)
             self._report_news()
-            self._close_broker(max(ends_at - time.monotonic(), _LEAST_CLOSE_S))
+            self._close_broker(max(0.0, ends_at - time.monotonic()))
         except Exception:
             self.logger.exception("Stopping failed; what was held is returned when the lease runs out.")
             return ExitCode.KILLED
@@ -417,13 +421,19 @@ class WorkerProcess:
         if failures:
             raise failures[0]
 
-    def _exit_after(self, seconds: float) -> None:
+    def _exit_without_supervisor(self) -> None:
+        # A native thread: a hub that a job keeps busy does not hear that the supervisor has died, and
+        # nobody would ever kill this process.
+        stand_still = _stand_still(self._runtime)
+        while os.getppid() == self._supervisor_pid:
+            stand_still(_LOOK_FOR_PARENT_S)
+        self._exit_in_time()
+
+    def _exit_in_time(self) -> None:
         # A native thread, for a hub that a job keeps busy; without logging, whose locks
         # belong to greenlets. A supervisor would kill the process a little later, but it may
         # be gone.
-        lock = self._runtime.native_lock()
-        lock.acquire()
-        lock.acquire(True, seconds)
+        _stand_still(self._runtime)(self.options["worker_shutdown_timeout"] / 1000 + _LAST_RESORT_S)
         os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
 

@@ -22,8 +22,9 @@ from .outage import Outage
 from .processor import Processor
 from .slots import Slots
 
-#: At the deadline of a stop, how long writing the last verdicts may still take.
-_LAST_WRITE_S = 0.5
+#: At the deadline of a stop, how long writing the last verdicts, and ending what runs beside the jobs, may
+#: still take: all of it together.
+_LAST_WRITE_S = 0.4
 
 #: While somebody waits for what is in the queues, seconds between two looks at them.
 _LOOK_AGAIN_S = 0.01
@@ -229,10 +230,11 @@ class Worker:
                 consumer.give_back_held()
         self._give_back_unstarted()
         self._let_jobs_end(deadline, grace_s)
-        self._close(deadline)
+        last = max(deadline, time.monotonic()) + _LAST_WRITE_S
+        self._close(last)
         self.broker.emit_after("worker_shutdown", self)
         # Last, because hooks may close there what coroutines have opened.
-        self.event_loop.stop(max(_left(deadline), _LAST_WRITE_S))
+        self.event_loop.stop(_left(last))
 
     def _give_back_unstarted(self) -> None:
         for message, consumer in self.slots.unstarted():
@@ -258,10 +260,8 @@ class Worker:
         if self.given_back:
             self.logger.warning("%d messages went back unfinished; they run again.", self.given_back)
 
-    def _close(self, deadline: float) -> None:
-        # Past the deadline a last write may take a moment; if the broker is away, the
-        # messages' leases return them.
-        last = max(deadline, time.monotonic()) + _LAST_WRITE_S
+    def _close(self, last: float) -> None:
+        # If the broker is away, the messages' leases return them.
         self.slots.close(last)
         for consumer in self._consumers():
             if not consumer.completer.flush(_left(last)):

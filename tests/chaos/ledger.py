@@ -47,9 +47,16 @@ def take(name, seconds):
     note("end", name)
 
 @greenq.actor(max_retries=0)
+def stay(name):
+    note("start", name)
+    while not (HERE / "free").exists():
+        time.sleep(0.05)
+    note("end", name)
+
+@greenq.actor(max_retries=0)
 def ignore(name):
     note("start", name)
-    while not (HERE / "go").exists():
+    while not (HERE / "free").exists():
         try:
             time.sleep(0.05)
         except BaseException:
@@ -59,7 +66,7 @@ def ignore(name):
 @greenq.actor(max_retries=0)
 def spin(name):
     note("start", name)
-    while not (HERE / "go").exists():
+    while not (HERE / "free").exists():
         pass
     note("end", name)
 """
@@ -98,9 +105,9 @@ class Place(NamedTuple):
         broker.declare_queue("default")
         return closing(broker)
 
-    def let_go(self) -> None:
-        """Let the jobs end."""
-        (self.folder / "go").touch()
+    def let_go(self, how: str = "go") -> None:
+        """Let the jobs end that wait for this file: go, or free."""
+        (self.folder / how).touch()
 
     def entries(self) -> list[Entry]:
         ledger = self.folder / "ledger"
