@@ -96,6 +96,8 @@ class Child:
       worker_id(str | None): Under which it holds work now; its own word, as it reported it.
       lease_ms(int | None): For how many milliseconds it holds it; None if that is not known.
       errands(dict[str, Orphan]): What it was told to take back and has not yet, by the worker id.
+      alone(str | None): The id of the message that runs with nothing beside it, by its own word; see
+        worker/alone.py.
       memory(int | None): Bytes that it had when last looked at.
       stuck(Stuck | None): Why it is to be killed, if it is stuck.
       failure(str | None): Why it could not start, in its own words.
@@ -128,6 +130,7 @@ class Child:
         self.lease_ms: int | None = None
         self.errands = {orphan.worker_id: orphan for orphan in orphans}
         self.memory: int | None = None
+        self.alone: str | None = None
         self.stuck: Stuck | None = None
         self.failure: str | None = None
         self.stopping = False

@@ -21,6 +21,7 @@ class Death:
     Attributes:
       cause(str): How it died and with how much memory: "was killed by SIGSEGV; 512 MiB".
       on_cpu(str): The id of the message whose job had the CPU; empty if none had.
+      alone(str): The id of the message that ran with nothing beside it; empty if none did.
       charge(tuple[str, ...]): The ids of the messages for which there is evidence that they were its death.
       words(str): Its last ones, of many lines; empty if there are none.
       was_stuck(bool): Whether the supervisor killed it because it was stuck.
@@ -28,12 +29,14 @@ class Death:
 
     cause: str
     on_cpu: str
+    alone: str
     charge: tuple[str, ...]
     words: str
     was_stuck: bool
 
     def __str__(self) -> str:
-        return self.cause + (f"; message {self.on_cpu} had the CPU" if self.on_cpu else "")
+        had = f"; message {self.on_cpu} had the CPU" if self.on_cpu else ""
+        return self.cause + had + (f"; message {self.alone} ran alone" if self.alone else "")
 
 
 def death_of(child: Child, returncode: int) -> Death:
@@ -44,9 +47,8 @@ def death_of(child: Child, returncode: int) -> Death:
     if child.memory is not None:
         cause += f"; {child.memory // _MIB} MiB"
     on_cpu = child.page.message_on_cpu if child.page is not None else ""
-    return Death(
-        cause, on_cpu, _evidence(child, returncode, on_cpu), _words(child, returncode), child.stuck is not None
-    )
+    charge = _evidence(child, returncode, on_cpu)
+    return Death(cause, on_cpu, child.alone or "", charge, _words(child, returncode), child.stuck is not None)
 
 
 def _evidence(child: Child, returncode: int, on_cpu: str) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ def _evidence(child: Child, returncode: int, on_cpu: str) -> tuple[str, ...]:
         return (child.stuck.message_id,)
     if child.stuck is None and child.stopping and (child.killed or returncode >= 0):
         return ()  # its time to stop was over: that is nobody's fault
-    return (on_cpu,) if on_cpu else ()
+    return tuple(dict.fromkeys(each for each in (on_cpu, child.alone) if each))
 
 
 def _words(child: Child, returncode: int) -> str:

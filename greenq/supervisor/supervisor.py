@@ -306,6 +306,8 @@ class Supervisor:
             child.did_a_job = True
         elif event == "taken_back":
             child.errands.pop(report.get("worker_id", ""), None)
+        elif event == "alone":
+            child.alone = report.get("message_id")
         elif event == "overdue":
             self._condemn(child, _overdue(report))
         elif event == "waiting":

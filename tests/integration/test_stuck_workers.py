@@ -116,6 +116,20 @@ def test_a_death_at_which_no_job_had_the_cpu_charges_nobody(supervise):
     assert "had the CPU" not in line
 
 
+def test_a_suspect_that_ran_alone_is_charged_whoever_had_the_cpu(supervise):
+    command = supervise("dies_of_the_one_that_runs_alone", 2)
+
+    assert taken_back(command)["charge"] == ["suspect"]
+    (line,) = command.wait_for(r"(CRITICAL\] Worker 1 .* was killed by SIGKILL.*)")
+    assert line.endswith("; message suspect ran alone.")
+
+
+def test_a_suspect_that_runs_alone_no_more_is_not_charged(supervise):
+    command = supervise("dies_after_one_ran_alone", 2)
+
+    assert taken_back(command)["charge"] == []
+
+
 def test_a_job_that_ends_its_process_with_code_0_is_charged(supervise):
     command = supervise("exits", 2)
 

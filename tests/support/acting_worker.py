@@ -82,6 +82,17 @@ class ActingWorker:
         self.report(event="overdue", message_id="overdue-id", actor="resize", limit_ms=2000)
         self.serve()
 
+    def dies_of_the_one_that_runs_alone(self) -> None:
+        self.report(event="alone", message_id="earlier suspect")
+        self.report(event="alone", message_id=None)
+        self.report(event="alone", message_id="suspect")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dies_after_one_ran_alone(self) -> None:
+        self.report(event="alone", message_id="suspect")
+        self.report(event="alone", message_id=None)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def segfaults(self) -> None:
         self.page.on_cpu[:] = shown("breaker")
         ctypes.string_at(0)
