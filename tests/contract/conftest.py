@@ -19,7 +19,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
         if case in ON_GREENLETS:
-            item.add_marker("greenlets_alone")
+            too = item.get_closest_marker("on_threads_too")
+            if too is None or case not in too.args:
+                item.add_marker("greenlets_alone")
         elif case in ON_THREADS and item.get_closest_marker("shared_out") is not None:
             item.add_marker("threads_alone")
 

@@ -10,6 +10,9 @@ from greenq.verdict import Action, Verdict
 
 from .fetching import acks, message, nacks, names, requeues, take, take_one
 
+# Here the calls of a server and those of a world meet: what is told to it, waited for, and removed.
+pytestmark = pytest.mark.on_threads_too("rabbitmq-quorum")
+
 BATCHES = pytest.mark.parametrize("in_batches", [False, True], ids=["one by one", "in a batch"])
 
 
