@@ -2,7 +2,7 @@
 
     worker -> its area of a shared file        counted in memory, by nobody else: shared.py
     supervisor -> makes the file, and says which area is whose; reads nothing
-    a process beside the workers -> reads all areas when it is asked: server.py, listener.py
+    a process beside the workers -> reads all areas when it is asked: server.py, whole_page.py
 
 catalogue.py lists the metrics, text.py writes them as Prometheus reads them. Standard library only,
 and nobody waits here for a worker or a broker, because the supervisor comes in too. The middleware

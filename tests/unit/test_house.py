@@ -24,7 +24,7 @@ ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
         *("log_lines", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
-        *("units", "settings", "logged_job"),
+        *("units", "settings", "logged_job", "http_listener"),
     },
     # What greenq asks of the process it runs in: a room of its own, because
     # it stands between the leaves, which never wait, and all that do.

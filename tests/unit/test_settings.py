@@ -18,7 +18,7 @@ ROOT = Path(greenq.__file__).parent
 #: Who reads the environment beside settings.py, and why.
 OTHERS = {
     "__main__.py",  # hands all of it on to the workers
-    "metrics/listener.py",  # prometheus_client's own variable
+    "metrics/whole_page.py",  # prometheus_client's own variable
 }
 
 
