@@ -7,7 +7,19 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    overload,
+)
 
 from .broker import get_broker
 from .event_loop import run_in_place
@@ -23,6 +35,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+#: Where workers run an actor; see docs/lanes.md.
+Lane: TypeAlias = Literal["greenlet", "thread", "process"]
 
 
 class Actor(Generic[P, R_co]):
@@ -40,6 +55,7 @@ class Actor(Generic[P, R_co]):
       logger(Logger): The actor's own, named after its module and itself.
       is_async(bool): Whether the function is an async one. Called in place, its result is returned,
         not a coroutine; see docs/async-actors.md for where that is possible.
+      lane(str): Where workers run it: "greenlet", "thread" or "process".
 
     All parameters are attributes, too.
     """
@@ -62,6 +78,7 @@ class Actor(Generic[P, R_co]):
         self.priority = priority
         self.options = options
         self.is_async = _is_async(fn)
+        self.lane: Lane = options.get("lane", "greenlet")
         self.__name__ = getattr(fn, "__name__", actor_name)
         self.__qualname__ = getattr(fn, "__qualname__", actor_name)
         self.__doc__ = fn.__doc__
@@ -266,6 +283,7 @@ def actor(
     queue_name: str = ...,
     priority: int = ...,
     broker: Broker | None = ...,
+    lane: Lane = ...,
     max_age: float | None = ...,
     max_backoff: float | None = ...,
     max_retries: int | None = ...,
@@ -291,6 +309,7 @@ def actor(
     queue_name: str = "default",
     priority: int = 0,
     broker: Broker | None = None,
+    lane: Lane = "greenlet",
     **options: Any,
 ) -> Any:
     """Declare an actor: ``@actor`` or ``@actor(queue_name="mail", max_retries=3)``.
@@ -302,11 +321,13 @@ def actor(
       queue_name(str): Default: "default".
       priority(int): Lower runs first. Default: 0.
       broker(Broker): Default: the global broker as it is now; set_broker() later does not move it.
+      lane(str): Where workers run it: "greenlet", "thread" for one of a few native threads, "process" for one of
+        a few processes; see docs/lanes.md. Default: "greenlet".
       **options: What the broker's middleware knows; see ``broker.actor_options``.
 
     Raises:
       ValueError: The queue's name is none, an actor of this name is declared, or no middleware knows
-        an option; says which.
+        an option, or the lane is none, or the function async and has a lane; says which.
       TypeError: on_success, on_failure or on_dead is neither an actor nor the name of one.
     """
 
@@ -320,10 +341,10 @@ def actor(
                 "Give one of them another actor_name."
             )
         _check_options(name, options, chosen)
+        _check_lane(name, lane, fn)
         _name_actors(options)
-        return actor_class(
-            fn, actor_name=name, queue_name=queue_name, priority=priority, broker=chosen, options=dict(options)
-        )
+        given = dict(options) if lane == "greenlet" else {**options, "lane": lane}
+        return actor_class(fn, actor_name=name, queue_name=queue_name, priority=priority, broker=chosen, options=given)
 
     return decorate if fn is None else decorate(fn)
 
@@ -336,6 +357,18 @@ def _check_options(name: str, options: dict[str, Any], broker: Broker) -> None:
             f"{', '.join(_with_nearest(each, broker.actor_options) for each in unknown)}. Is a "
             "middleware missing? It has to be added to the broker before the actors are declared. "
             f"Known are: {', '.join(sorted(broker.actor_options)) or 'none'}."
+        )
+
+
+def _check_lane(name: str, lane: object, fn: Callable[..., Any]) -> None:
+    if lane not in get_args(Lane):
+        raise ValueError(
+            f"Actor {name!r} has lane={lane!r}, which is no lane. Known are: {', '.join(map(repr, get_args(Lane)))}."
+        )
+    if lane != "greenlet" and _is_async(fn):
+        raise ValueError(
+            f"Actor {name!r} is async and has lane={lane!r}: coroutines run on the worker's asyncio loop, in no lane. "
+            "Make it a plain function that calls asyncio.run(), or have it await asyncio.to_thread() for what blocks."
         )
 
 

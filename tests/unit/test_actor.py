@@ -44,6 +44,49 @@ def test_a_decorator_with_options_declares_with_them(broker):
     assert broker.get_declared_queues() == {"q"}
 
 
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_an_actor_may_have_a_lane(broker, lane):
+    @greenq.actor(broker=broker, lane=lane)
+    def crunch(x):
+        return x
+
+    assert crunch.lane == lane
+    assert crunch(3) == 3
+
+
+def test_an_actor_without_a_lane_has_the_greenlets(broker):
+    @greenq.actor(broker=broker)
+    def first():
+        pass
+
+    @greenq.actor(broker=broker, lane="greenlet")
+    def second():
+        pass
+
+    assert (first.lane, second.lane) == ("greenlet", "greenlet")
+    assert second.options == {}
+
+
+@pytest.mark.parametrize("lane", ["fast", "", None, ["thread"]])
+def test_a_lane_that_there_is_not_is_refused(broker, lane):
+    with pytest.raises(ValueError, match=r"Actor 'crunch' has lane=.* Known are: 'greenlet', 'thread', 'process'"):
+
+        @greenq.actor(broker=broker, lane=lane)
+        def crunch():
+            pass
+
+    assert not broker.actors
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_an_async_actor_with_a_lane_is_refused_and_told_what_to_do(broker, lane):
+    with pytest.raises(ValueError, match=r"'fetch' is async .* asyncio\.run\(\)"):
+
+        @greenq.actor(broker=broker, lane=lane)
+        async def fetch():
+            pass
+
+
 def test_an_actor_keeps_the_broker_of_its_declaration(broker):
     greenq.set_broker(broker)
 

@@ -64,6 +64,23 @@ def test_the_meta_class_holds_the_arguments_of_the_actor(broker):
     assert (Work.actor_name, Work.queue_name, Work.priority, Work.options) == ("other", "q", 3, {"max_retries": 1})
 
 
+def test_the_meta_class_may_name_a_lane(broker):
+    class Crunch(greenq.GenericActor):
+        class Meta:
+            lane = "process"
+
+        def perform(self):
+            pass
+
+    assert Crunch.lane == "process"
+
+    with pytest.raises(ValueError, match="no lane"):
+
+        class Wrong(greenq.GenericActor):
+            class Meta:
+                lane = "fast"
+
+
 def test_an_unknown_option_is_an_error_at_the_class_statement(broker):
     with pytest.raises(ValueError, match="colour"):
 

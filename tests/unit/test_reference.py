@@ -68,6 +68,7 @@ _OF_RABBITMQ = "one of greenq's own, which the documents do not have"
 _CLIENT_OF_MEMCACHED = "pymemcache is the client, and this is how it is told where the servers are"
 _LEASES = "the lease is kept by a thread of its own, which a busy job does not stop, so a shorter one is safe"
 _DEATHS = "a message that kills its workers is given up, and this says after how many of them"
+_LANES = "jobs that block run in threads or processes beside the greenlets"
 _ENVIRONMENT = "None stands for the environment variable, and without one for the number in the document"
 _NAMESPACE = "as of the broker"
 _INTERVAL = "one name for it on every broker"
@@ -95,6 +96,7 @@ DIFFERENCES = {
     "dramatiq.brokers.redis.RedisBroker(requeue_interval)": Different(
         "requeue_interval=None", "only the page on brokers names it; it is accepted and does nothing there either"
     ),
+    "dramatiq.actor(lane)": Different("lane='greenlet'", _LANES),
     "dramatiq.Broker.join(interval)": Different("interval=100", _INTERVAL),
     "dramatiq.brokers.rabbitmq.RabbitmqBroker.join(interval)": Different("interval=None", _INTERVAL),
     "dramatiq.brokers.stub.StubBroker.join(interval)": Different("interval=100", _INTERVAL),

@@ -99,6 +99,14 @@ def of_all_options(x: int) -> str:
     return ""
 
 
+@greenq.actor(lane="process", max_retries=1)
+def crunch(x: int) -> float:
+    return x / 3
+
+
+assert_type(crunch.send(1), Message[float])
+
+
 @greenq.actor(max_retries=None, retry_when=None, throws=ValueError, time_limit=None)
 def of_no_limits() -> None: ...
 
