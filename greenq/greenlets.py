@@ -19,6 +19,8 @@ from gevent.hub import Waiter
 from gevent.monkey import get_original
 from greenlet import GreenletExit, getcurrent
 
+from .thread_guard import ThreadGuard
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -229,6 +231,71 @@ def _answer_all(requests: list[_Request], number: int = 0) -> None:
             return
 
 
+class _JobThread:
+    """A hub for a native thread in which jobs run, and a way to interrupt them. Made by the thread itself.
+
+    What gevent has patched waits in the hub of the thread that calls it. An asynchronous exception
+    is only raised where Python runs: in a job that waits there, by a call that the hub is given to
+    make. So it strikes in the hub, and is passed on to the job.
+
+    Parameters:
+      name(str): Of the thread, for the log.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._job = getcurrent()
+        self._job.name = name  # type: ignore[attr-defined]  # greenlets take any attribute
+        self._guard: _NativeGuard | None = None
+        self._hub = hub = gevent.get_hub()
+        hub.SYSTEM_ERROR = ()  # see contain_exits
+        hub.handle_error = self._handle_error  # type: ignore[method-assign, assignment]
+        # Its loop also has to go on while all that wait in it are to be woken by other threads.
+        self._keeper = hub.loop.async_()
+        self._keeper.start(_come_to_a_line)
+        # It has begun when the first interrupt comes, whose strike it would not survive before.
+        gevent.sleep(0)
+
+    def guard(self) -> _NativeGuard:
+        """A guard for the thread's next job."""
+        self._guard = guard = _NativeGuard(_get_ident(), _allocate_lock(), self._keeper)
+        return guard
+
+    def close(self) -> None:
+        """Let go of the hub, at the thread's end."""
+        self._keeper.close()
+        self._hub.destroy(destroy_loop=True)
+
+    def _handle_error(self, context: object, kind: Any, value: Any, traceback: Any) -> None:
+        guard = self._guard
+        if guard is None or guard.interrupted_by is None or kind is not guard.interrupted_by:
+            type(self._hub).handle_error(self._hub, context, kind, value, traceback)
+        else:
+            self._hub.loop.run_callback(self._pass_on, guard, kind)
+
+    def _pass_on(self, guard: _NativeGuard, kind: type[BaseException]) -> None:
+        if guard.is_inside:
+            self._job.throw(kind)
+
+
+class _NativeGuard(ThreadGuard):
+    """As of any native thread, but its jobs may wait in a hub of their own; see _JobThread."""
+
+    def __init__(self, ident: int, lock: Any, keeper: Any) -> None:
+        super().__init__(ident, lock)
+        self._keeper = keeper
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        is_sent = super().interrupt(exception)
+        if is_sent:
+            self._keeper.send()
+        return is_sent
+
+
+def _come_to_a_line() -> None:
+    for _ in (1, 2):
+        pass
+
+
 class GreenletRuntime:
     name = "greenlets"
     most_slots: int | None = None
@@ -284,6 +351,7 @@ class GreenletRuntime:
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         _start_new_thread(run, ())
 
+    job_thread = staticmethod(_JobThread)
     main_hub = staticmethod(_find_main_hub)
     native_lock = staticmethod(_allocate_lock)
     native_socket = staticmethod(get_original("socket", "socket"))

@@ -89,6 +89,18 @@ class Guard(Interruptible, Protocol):
         ...
 
 
+class JobThread(Protocol):
+    """What a native thread needs in which jobs run. For that thread alone."""
+
+    def guard(self) -> Guard:
+        """A guard for its next job."""
+        ...
+
+    def close(self) -> None:
+        """It ends, and runs no job any more."""
+        ...
+
+
 class Request(Protocol):
     """An answer that a native thread owes to the task that asked."""
 
@@ -143,6 +155,10 @@ class Runtime(Protocol):
         It goes on while the hub is busy. It must not touch anything that waits in greenlets:
         its locks are ``native_lock()``, its clock is ``time.monotonic()``.
         """
+        ...
+
+    def job_thread(self, name: str) -> JobThread:
+        """For the native thread that calls this, by its name in the log: it will run jobs, which may wait."""
         ...
 
     def main_hub(self) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from .thread_guard import ThreadGuard
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,48 +35,18 @@ def _call_later(seconds: float, call: Callable[[], Any]) -> threading.Timer:
     return timer
 
 
-class _Guard:
-    """Interrupts are asynchronous exceptions: raised at the thread's next bytecode.
-
-    Such an exception is set by one thread and raised in another some time later, so the end
-    of the stretch has to withdraw one that is still under way.
-    """
-
-    def __init__(self) -> None:
-        self._ident = threading.get_ident()
-        self._lock = threading.Lock()
-        self._is_inside = False
-        self.interrupted_by: type[BaseException] | None = None
-
-    def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            try:
-                self._is_inside = True
-                return call(*args, **kwargs)
-            finally:
-                self._leave()
-        finally:
-            # Once more, because the interrupt may have been raised on the way into the
-            # first _leave(), before it could do anything.
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._is_inside = False
-            if self.interrupted_by is not None:
-                _raise_in_thread(self._ident, None)
-
-    def interrupt(self, exception: type[BaseException]) -> bool:
-        with self._lock:
-            if self._is_inside:
-                self.interrupted_by = exception
-                _raise_in_thread(self._ident, exception)
-            return self._is_inside
+def _guard() -> ThreadGuard:
+    return ThreadGuard(threading.get_ident(), threading.Lock())
 
 
-def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    raised = ctypes.py_object(exception) if exception is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
+class _JobThread:
+    def __init__(self, name: str) -> None:
+        threading.current_thread().name = name
+
+    guard = staticmethod(_guard)
+
+    def close(self) -> None:
+        pass
 
 
 class _Request:
@@ -120,7 +91,7 @@ class ThreadRuntime:
         return _Queue()
 
     lock = staticmethod(threading.RLock)
-    guard = staticmethod(_Guard)
+    guard = staticmethod(_guard)
     call_later = staticmethod(_call_later)
     sleep = staticmethod(time.sleep)
     request = staticmethod(_Request)
@@ -145,6 +116,7 @@ class ThreadRuntime:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     native_lock = staticmethod(threading.Lock)
+    job_thread = staticmethod(_JobThread)
 
     def main_hub(self) -> None:
         return None

@@ -24,12 +24,12 @@ ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
         *("log_lines", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
-        *("units", "settings", "logged_job", "http_listener"),
+        *("units", "settings", "logged_job", "http_listener", "machine"),
     },
     # What greenq asks of the process it runs in: a room of its own, because
     # it stands between the leaves, which never wait, and all that do.
     "words": {
-        *("runtime", "greenlets", "threads", "lease", "per_process"),
+        *("runtime", "greenlets", "threads", "thread_guard", "lease", "per_process"),
         *("event_loop", "greenlet_loop", "greenlet_selector", "loop_event"),
     },
     # How one talks to a server or a file, for all plug-ins that keep something there.
