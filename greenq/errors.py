@@ -3,6 +3,7 @@
     Exception
     +-- GreenqError
     |   +-- DecodeError                 bytes that are no message
+    |   +-- LaneDied                    the process of a job with lane="process" ended in the midst of it
     |   +-- MessageTooLarge             too many bytes, or nested too deeply
     |   +-- QueueJoinTimeout
     |   +-- RateLimitExceeded
@@ -53,6 +54,7 @@ __all__ = [
     "EnqueueManyFailed",
     "GreenqError",
     "Interrupt",
+    "LaneDied",
     "MessageTooLarge",
     "MiddlewareError",
     "QueueJoinTimeout",
@@ -103,6 +105,23 @@ class DecodeError(GreenqError):
         super().__init__(message)
         self.data = data
         self.error = error
+
+
+class LaneDied(GreenqError):
+    """The process in which a job of an actor with ``lane="process"`` ran has ended, or could not start.
+
+    Attributes:
+      signal(int | None): The number of the signal that killed it, if one did.
+      exit_code(int | None): With which it ended, if it did so by itself.
+    """
+
+    def __init__(self, message: str, signal: int | None = None, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.signal, self.exit_code)
 
 
 class MessageTooLarge(GreenqError):

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from .. import __version__, settings
 from ..extras import require
 from ..log_lines import without_password
+from ..machine import cpu_count
 from ..names import nearest_name
 from . import kinds
 from .kinds import Kind
@@ -50,14 +51,6 @@ exit codes:
   4 pid file   5 workers died again and again
   7 stopped, but unfinished messages were given back at the deadline
 """
-
-
-def _cpu_count() -> int:
-    # The CPUs that this process may use: in a container that is fewer than there are.
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ class Options:
         "-p",
         kind=kinds.COUNT,
         meaning="worker processes",
-        default=_cpu_count,
+        default=cpu_count,
         told="the number of CPUs",
     )
     concurrency: int = _option(
@@ -136,6 +129,20 @@ class Options:
         meaning="jobs under way at once in each process",
         default=100,
         told="100",
+    )
+    lane_threads: int = _option(
+        "--lane-threads",
+        kind=kinds.COUNT,
+        meaning='native threads in each process, for actors with lane="thread"',
+        default=8,
+        told="8",
+    )
+    lane_processes: int = _option(
+        "--lane-processes",
+        kind=kinds.COUNT,
+        meaning='processes beside each process, for actors with lane="process"',
+        default=cpu_count,
+        told="the number of CPUs",
     )
     path: tuple[str, ...] = _option(
         "--path",

@@ -39,6 +39,7 @@ from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
 from .job_marks import JobMarks
+from .lanes import Imports
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -176,14 +177,19 @@ class WorkerProcess:
         self._orphans: list[dict[str, Any]] = told["take_back"]
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
-        if not self.options["skip_logging"]:
-            configure(
-                level=logging.DEBUG if self.options["verbose"] else logging.INFO,
-                log_file=self.options["log_file"],
-                log_format=self.options["log_format"],
-                task_name=self._runtime.task_name,
-                pause=_stand_still(self._runtime),
-            )
+        how = self._logging()
+        if how is not None:
+            configure(**how, task_name=self._runtime.task_name, pause=_stand_still(self._runtime))
+
+    def _logging(self) -> dict[str, Any] | None:
+        """How this process and those of its lanes log; None if the application sees to that."""
+        if self.options["skip_logging"]:
+            return None
+        return {
+            "level": logging.DEBUG if self.options["verbose"] else logging.INFO,
+            "log_file": self.options["log_file"],
+            "log_format": self.options["log_format"],
+        }
 
     def boot(self) -> None:
         """Import what the user named, start the worker, report that it is ready.
@@ -232,6 +238,11 @@ class WorkerProcess:
             self.broker,
             queues=None if queues is None else set(queues),
             concurrency=self.options["concurrency"],
+            lane_threads=self.options["lane_threads"],
+            lane_processes=self.options["lane_processes"],
+        )
+        self.worker.lanes.imports = Imports(
+            self.options["broker"], tuple(self.options["modules"]), logging=self._logging()
         )
         self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
         self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")

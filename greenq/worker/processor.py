@@ -36,6 +36,7 @@ from ..verdict import Action, Envelope, Verdict
 from .async_jobs import AsyncJob
 from .deadlines import Deadlines
 from .job_marks import marked
+from .lanes import LaneJob, Lanes
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -54,18 +55,19 @@ _TURN_AFTER_INTERRUPT_S = 0.0005
 class Processor:
     """Carries one message at a time from fetch to verdict, in the slot that calls it."""
 
-    def __init__(self, runtime: Runtime, broker: Broker, deadlines: Deadlines) -> None:
+    def __init__(self, runtime: Runtime, broker: Broker, deadlines: Deadlines, lanes: Lanes) -> None:
         self.logger = get_logger(__name__, type(self))
         self._runtime = runtime
         self._next_turn = 0.0
         self._broker = broker
         self._deadlines = deadlines
+        self._lanes = lanes
 
-    def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> AsyncJob | None:
+    def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> AsyncJob | LaneJob | None:
         """Run a message's actor and hand its verdict over. Switches when the actor does.
 
-        A coroutine is not run here: it is returned as a job that is ready to start, for which
-        ``finish`` is called once it has ended.
+        A coroutine is not run here, nor is an actor that has a lane: it is returned as a job that
+        is ready to start, for which ``finish`` is called once it has ended.
         """
         actor = self.resolve(message)
         if actor is not None:
@@ -73,13 +75,17 @@ class Processor:
             if outcome is None:
                 if actor.is_coroutine:
                     return AsyncJob(message, consumer, actor, self._deadlines)
+                if actor.lane != "greenlet":
+                    job = self._lanes.job(message, consumer, actor)
+                    if job is not None:
+                        return job
                 outcome = self.perform(message, actor, guard)
             self.judge(message, actor, outcome, guard)
         consumer.completer.hand_over(self.settle(message, consumer.writes_follow_ups))
         return None
 
-    def finish(self, job: AsyncJob) -> None:
-        """Hand over the verdict on a job that has run on the asyncio loop. May switch: hooks run here."""
+    def finish(self, job: AsyncJob | LaneJob) -> None:
+        """Hand over the verdict on a job that has run on the asyncio loop, or in a lane. May switch: hooks run here."""
         self.judge(job.message, job.actor, job.take_outcome(), job)
         job.consumer.completer.hand_over(self.settle(job.message, job.consumer.writes_follow_ups))
 
@@ -97,8 +103,9 @@ class Processor:
             message.stuff_exception(error)
             message.fail(str(error))
             return None
-        if inner.options:
-            problem = wrong_option(inner, self._broker)
+        problem = self._lanes.problem_with(actor) if actor.lane == "process" else None
+        if inner.options or problem is not None:
+            problem = problem or wrong_option(inner, self._broker)
             if problem is not None:
                 self.logger.error(
                     "Message %s of actor %s cannot run: %s",

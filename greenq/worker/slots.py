@@ -18,10 +18,11 @@ from ..consumer import MessageProxy
 from ..errors import Shutdown, describe
 from ..event_loop import EventLoop
 from ..logging import get_logger
-from ..runtime import Guard, Runtime, Task
+from ..runtime import Interruptible, Runtime, Task
 from ..verdict import Action, Verdict
 from .async_jobs import AsyncJob
 from .job_marks import marked
+from .lanes import LaneJob
 from .outcome import Outcome
 from .processor import Processor
 
@@ -317,7 +318,7 @@ class WorkerThread:
         #: What it carries now, and through whom the verdict goes.
         self.message: MessageProxy | None = None
         self.consumer: ConsumerThread | None = None
-        self.guard: Guard | None = None
+        self.guard: Interruptible | None = None
         self._slots = slots
         self.task: Task = slots.runtime.spawn(self._run, name=f"slot {number}")
 
@@ -360,7 +361,11 @@ class WorkerThread:
         context = contextvars.copy_context()
         try:
             job = context.run(self._slots.processor.process, message, consumer, guard)
-            if job is not None:
+            if isinstance(job, LaneJob):
+                self.guard = job
+                job.run(context)
+                context.run(self._slots.processor.finish, job)
+            elif job is not None:
                 if self._slots.has_loop():
                     self._slots.leave_to_the_loop(job, context, self)
                     return _ON_LOOP

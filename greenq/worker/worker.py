@@ -18,6 +18,7 @@ from .alone import Solitude
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
 from .delays import HELD_PER_SLOT, MOST_HELD, DelayedConsumerThread
+from .lanes import Lanes
 from .outage import Outage
 from .processor import Processor
 from .slots import Slots
@@ -44,6 +45,9 @@ class Worker:
         variable GREENQ_WORKER_TIMEOUT, else 1000.
       worker_threads(int): How many jobs may be under way at once. Default: 8.
       concurrency(int): The same by its other name, which comes first.
+      lane_threads(int): How many actors with ``lane="thread"`` may run at once, each in a native thread; the
+        others wait with their slots. In a process that gevent has not patched it does not count. Default: 8.
+      lane_processes(int): The same of ``lane="process"``. Default: the number of CPUs.
 
     Attributes:
       broker, worker_timeout, worker_threads, concurrency: As given.
@@ -65,6 +69,8 @@ class Worker:
         worker_timeout: int | None = None,
         worker_threads: int = 8,
         concurrency: int | None = None,
+        lane_threads: int | None = None,
+        lane_processes: int | None = None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
@@ -78,7 +84,9 @@ class Worker:
         self.consumers: dict[str, ConsumerThread] = {}
         self.outage = Outage(self.runtime)
         self.deadlines = Deadlines(self.runtime)
-        self.slots = Slots(self.runtime, broker, Processor(self.runtime, broker, self.deadlines), self.concurrency)
+        self.lanes = Lanes(self.runtime, self.deadlines, threads=lane_threads, processes=lane_processes)
+        processor = Processor(self.runtime, broker, self.deadlines, self.lanes)
+        self.slots = Slots(self.runtime, broker, processor, self.concurrency)
         self.solitude = Solitude(self.runtime, self.slots)
         #: How many messages were given back unfinished when the time to stop ran out.
         self.given_back = 0
@@ -251,6 +259,7 @@ class Worker:
             if thread.guard is not None:
                 thread.guard.interrupt(Shutdown)
         self.slots.wait_until_free(_left(deadline))
+        self.lanes.kill()
         for thread in self.slots.running():
             message, consumer = thread.message, thread.consumer
             if message is not None and consumer is not None:
@@ -263,6 +272,7 @@ class Worker:
     def _close(self, last: float) -> None:
         # If the broker is away, the messages' leases return them.
         self.slots.close(last)
+        self.lanes.close()
         for consumer in self._consumers():
             if not consumer.completer.flush(_left(last)):
                 self.logger.warning(

@@ -120,6 +120,8 @@ DIFFERENCES = {
     "dramatiq.rate_limits.backends.MemcachedBackend(servers)": Different("servers=None", _CLIENT_OF_MEMCACHED),
     "dramatiq.rate_limits.RateLimiter.acquire(wait)": Different("wait=None", "to wait costs no retry"),
     "dramatiq.Worker(concurrency)": Different("concurrency=None", "jobs run in greenlets, not in threads"),
+    "dramatiq.Worker(lane_processes)": Different("lane_processes=None", _LANES),
+    "dramatiq.Worker(lane_threads)": Different("lane_threads=None", _LANES),
     "dramatiq.Worker(worker_timeout)": Different("worker_timeout=None", _ENVIRONMENT),
 }
 

@@ -1,0 +1,170 @@
+"""One job of an actor that has a lane, from the wait for a host to its outcome.
+
+Does not know what a host is: see threads.py and processes.py.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..outcome import Outcome
+
+if TYPE_CHECKING:
+    from ...actor import Actor
+    from ...consumer import MessageProxy
+    from ...runtime import Runtime
+    from ..consumer import ConsumerThread
+    from ..deadlines import Deadlines
+    from .places import Places
+
+
+class Host(Protocol):
+    """Something in which one job at a time can run."""
+
+    #: Whether it takes no other job.
+    is_spent: bool
+
+    def prepare(self) -> None:
+        """Be ready for a job. Switches the first time, perhaps for seconds.
+
+        Raises:
+          LaneDied: It cannot be made ready.
+        """
+        ...
+
+    def perform(self, job: LaneJob, context: contextvars.Context) -> Outcome:
+        """Run the actor's own code in this context. Switches until that has ended."""
+        ...
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        """Raise this in the job, or end what it prepares; False if there is nothing to interrupt. Does not wait."""
+        ...
+
+    def kill(self) -> None:
+        """Have its job end now, if that can be done. Does not wait."""
+        ...
+
+    def close(self) -> None:
+        """End it, which is idle. May switch."""
+        ...
+
+
+class LaneJob:
+    """One such job. It is its own guard: an interrupt goes to its host.
+
+    Parameters:
+      runtime(Runtime): The world.
+      message(MessageProxy): The message, announced to the middleware.
+      consumer(ConsumerThread): Through whom the verdict goes.
+      actor(Actor): What to run.
+      places(Places): Where.
+      deadlines(Deadlines): Keeps the time limit.
+
+    Attributes:
+      interrupted_by(type[BaseException] | None): The last interrupt that was sent.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        message: MessageProxy,
+        consumer: ConsumerThread,
+        actor: Actor[Any, Any],
+        places: Places,
+        deadlines: Deadlines,
+    ) -> None:
+        self.message: MessageProxy = message
+        self.consumer: ConsumerThread = consumer
+        self.actor = actor
+        self.interrupted_by: type[BaseException] | None = None
+        self._places = places
+        self._deadlines = deadlines
+        #: Held while an interrupt is sent, so that it cannot come to the next job of the same host.
+        self._lock = runtime.native_lock()
+        self._news = runtime.event()
+        #: Where it runs, or will at once; None while it waits, and after its end.
+        self.host: Host | None = None
+        self._performs = False
+        self._is_over = False
+        self._outcome: Outcome | None = None
+
+    # -- the slot's side
+
+    def run(self, context: contextvars.Context) -> None:
+        """Run it to its end, in this context. Switches: it may have to wait for its turn first."""
+        host = self._places.take(self)
+        if host is None:
+            assert self.interrupted_by is not None
+            self._outcome = Outcome(exception=self.interrupted_by())
+            self._is_over = True
+            return
+        try:
+            self._outcome = self._run_in(host, context)
+        finally:
+            with self._lock:
+                self.host, self._is_over = None, True
+            self._places.give_back(host)
+
+    def _run_in(self, host: Host, context: contextvars.Context) -> Outcome:
+        try:
+            if self.interrupted_by is None:
+                host.prepare()
+        except Exception as error:
+            return Outcome(exception=error if self.interrupted_by is None else self.interrupted_by())
+        with self._lock:
+            if self.interrupted_by is not None:
+                return Outcome(exception=self.interrupted_by())
+            self._performs = True
+        # The clock runs while the actor does: not while it waits for a host.
+        limit_ms = self.message.time_limit_ms
+        deadline = None
+        if limit_ms is not None and math.isfinite(limit_ms):
+            deadline = self._deadlines.start(self, limit_ms)
+        try:
+            return host.perform(self, context)
+        finally:
+            if deadline is not None:
+                self._deadlines.stop(deadline)
+
+    def take_outcome(self) -> Outcome:
+        """How it ended. Not kept: an exception may keep this job alive, which kept the exception."""
+        outcome, self._outcome = self._outcome, None
+        assert outcome is not None
+        return outcome
+
+    # -- the places' side
+
+    def wait_for_host(self) -> Host | None:
+        """Wait until there is one, or an interrupt came first. Switches."""
+        self._news.wait()
+        return self.host
+
+    def assign(self, host: Host) -> bool:
+        """Give it a host; False if it was interrupted while it waited, and will take none."""
+        with self._lock:
+            if self.interrupted_by is not None:
+                return False
+            self.host = host
+        self._news.set()
+        return True
+
+    # -- interrupts
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        """Interrupt it, with this as the reason; False if it does not run. From any thread; does not wait."""
+        with self._lock:
+            if self._is_over:
+                return False
+            if self._performs:
+                if self.host is None or not self.host.interrupt(exception):
+                    return False
+                self.interrupted_by = exception
+                return True
+            # First, because the slot looks here as soon as its wait has ended.
+            self.interrupted_by = exception
+            if self.host is not None:
+                self.host.interrupt(exception)
+            self._news.set()
+            return True

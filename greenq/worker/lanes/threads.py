@@ -1,0 +1,114 @@
+"""A native thread in which jobs of ``lane="thread"`` run, one after another.
+
+Only where gevent has patched. Blocking calls that gevent knows wait in a hub of the thread's own;
+all others block the thread, and nobody else. It ends after an interrupted job, so that no late
+interrupt reaches the next one.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from ..outcome import Outcome
+
+if TYPE_CHECKING:
+    from ...actor import Actor
+    from ...runtime import Guard, Request, Runtime
+    from .job import LaneJob
+
+
+class ThreadHost:
+    """One such thread; it starts with its first job.
+
+    Parameters:
+      runtime(Runtime): The world.
+      number(int): For its name in the log.
+    """
+
+    def __init__(self, runtime: Runtime, number: int) -> None:
+        self.is_spent = False
+        self._runtime = runtime
+        self._number = number
+        self._is_started = False
+        #: Released when there is a job, or none will come any more.
+        self._mail = runtime.native_lock()
+        self._mail.acquire()
+        self._errand: _Errand | None = None
+        self._guard: Guard | None = None
+
+    # -- the slot's side
+
+    def prepare(self) -> None:
+        if not self._is_started:
+            self._runtime.start_native_thread(self._serve, name=f"lane {self._number}")
+            self._is_started = True
+
+    def perform(self, job: LaneJob, context: contextvars.Context) -> Outcome:
+        message = job.message._message
+        errand = _Errand(job.actor, message.args, message.kwargs, context, self._runtime.request())
+        self._errand = errand
+        self._mail.release()
+        try:
+            errand.request.wait()
+        except BaseException:  # somebody killed the slot, and the thread works for nobody
+            self.is_spent = True
+            raise
+        assert errand.outcome is not None
+        self.is_spent = errand.is_interrupted
+        return errand.outcome
+
+    def interrupt(self, exception: type[BaseException]) -> bool:
+        guard = self._guard
+        return guard is not None and guard.interrupt(exception)
+
+    def kill(self) -> None:
+        pass  # nobody can kill a thread
+
+    def close(self) -> None:
+        if self._is_started:
+            self._mail.release()
+
+    # -- the thread's side
+
+    def _serve(self) -> None:
+        thread = self._runtime.job_thread(f"lane {self._number}")
+        try:
+            while True:
+                self._mail.acquire()
+                errand, self._errand = self._errand, None
+                if errand is None:
+                    return
+                self._guard = guard = thread.guard()
+                errand.run(guard)
+                self._guard = None
+                self._runtime.answer([errand.request])
+                del errand, guard
+        finally:
+            thread.close()
+
+
+class _Errand:
+    """What a thread is told of a job, and how that ended."""
+
+    def __init__(
+        self,
+        actor: Actor[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: contextvars.Context,
+        request: Request,
+    ) -> None:
+        self._actor, self._args, self._kwargs, self._context = actor, args, kwargs, context
+        self.request = request
+        self.outcome: Outcome | None = None
+        self.is_interrupted = False
+
+    def run(self, guard: Guard) -> None:
+        """Run it; whatever it raises is its outcome."""
+        try:
+            result = self._context.run(self._actor.run_guarded, guard.run, self._args, self._kwargs)
+            self.outcome = Outcome(result)
+        except BaseException as error:
+            self.outcome = Outcome(exception=error)
+        self.is_interrupted = guard.interrupted_by is not None
