@@ -66,7 +66,7 @@ def send_to(server, number):
 
 def is_settled(server):
     """Whether nothing is in its queue, nor in hand."""
-    return server.control("list_queues", "-q", "name", "messages").split("default\t")[1].split()[0] == "0"
+    return server.messages_in("/", "default") == 0
 
 
 @pytest.mark.in_time

@@ -808,10 +808,11 @@ def full(server, vhost, broker):
     """A queue that is full; call it to have it take messages again."""
     broker.declare_queue("full")
     broker.enqueue(message("first", queue_name="full"))  # declares it
-    limit = '{"max-length": 0, "overflow": "reject-publish"}'
-    server.control("set_policy", "-p", vhost.name, "full", "^full$", limit, "--apply-to", "queues")
+    policy = f"policies/{vhost.name}/full"
+    limit = {"max-length": 0, "overflow": "reject-publish"}
+    server.api("PUT", policy, {"pattern": "^full$", "definition": limit, "apply-to": "queues"})
     until(lambda: refuses(broker))
-    return lambda: server.control("clear_policy", "-p", vhost.name, "full")
+    return lambda: server.api("DELETE", policy)
 
 
 def refuses(broker):
@@ -875,12 +876,6 @@ MANY = """
     worker.stop(20000)
     broker.close()
 """
-
-
-def unsettled(server, vhost, name):
-    """How many messages the server has of a queue, ready and in hand."""
-    lines = server.control("list_queues", "-q", "-p", vhost.name, "name", "messages").split("\n")
-    return next(int(line.split()[1]) for line in lines if line.split()[:1] == [name])
 
 
 @ALARMS
@@ -989,9 +984,9 @@ def test_one_job_that_dies_during_an_alarm_does_not_stop_the_others(server, vhos
     try:
         with running(MANY, vhost.url, patched=patched) as script:
             told = Lines(script)
-            until(lambda: unsettled(server, vhost, "default") == 1)
+            until(lambda: server.messages_in(vhost.name, "default") == 1)
             server.control("set_vm_memory_high_watermark", "0.4")
-            until(lambda: unsettled(server, vhost, "default") == 0)
+            until(lambda: server.messages_in(vhost.name, "default") == 0)
             finish(script, told)
     finally:
         server.control("set_vm_memory_high_watermark", "0.4")
@@ -1004,12 +999,12 @@ def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server,
     broker.enqueue_many([*stuck, *(message(number) for number in range(10, 1000))])
     with running(MANY, vhost.url, patched=patched) as script:
         told = Lines(script)
-        until(lambda: unsettled(server, vhost, "default") == 3)
-        before = unsettled(server, vhost, "full")
+        until(lambda: server.messages_in(vhost.name, "default") == 3)
+        before = server.messages_in(vhost.name, "full")
         full()
-        until(lambda: unsettled(server, vhost, "default") == 0)
+        until(lambda: server.messages_in(vhost.name, "default") == 0)
         finish(script, told)
-    assert unsettled(server, vhost, "full") == before + 3
+    assert server.messages_in(vhost.name, "full") == before + 3
 
 
 # -- what is counted as lost with a worker
