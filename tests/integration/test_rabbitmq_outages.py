@@ -787,7 +787,7 @@ def test_a_worker_goes_on_when_the_server_closes_a_channel_because_a_job_takes_t
             ran.wait_for(lambda lines: "ended 2" in lines, BACK_S)
             script.say()
             ran.wait_for(lambda lines: "ended 1" in lines)
-            until(lambda: unsettled(server, vhost, "default") == 0)
+            until(lambda: server.messages_in(vhost.name, "default") == 0)
 
             finish(script, ran)
     finally:

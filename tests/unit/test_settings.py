@@ -18,6 +18,7 @@ ROOT = Path(greenq.__file__).parent
 #: Who reads the environment beside settings.py, and why.
 OTHERS = {
     "__main__.py",  # hands all of it on to the workers
+    "worker/lanes/processes.py",  # hands it on as well
     "metrics/whole_page.py",  # prometheus_client's own variable
 }
 
