@@ -14,7 +14,7 @@ from greenq.errors import ConnectionError
 from tests.contract.fetching import message
 from tests.support.lines import Lines
 from tests.support.processes import running
-from tests.support.rabbitmq_server import rabbitmq_server
+from tests.support.rabbitmq_server import rabbitmq_server, shared_server
 from tests.support.waiting import PATIENCE_S, until
 
 #: How soon a worker has to go on at the other server.
@@ -28,12 +28,23 @@ pytestmark = pytest.mark.threads_alone
 
 
 @pytest.fixture(scope="module")
-def servers():
-    with rabbitmq_server() as first, rabbitmq_server() as second:
+def two():
+    with rabbitmq_server() as second:
+        first = shared_server()
         for each in (first, second):
             each.api("PUT", "users/friend", {"password": PASSWORD, "tags": ""})
             each.api("PUT", "permissions/%2F/friend", {"configure": ".*", "write": ".*", "read": ".*"})
         yield first, second
+        first.start_again()
+        first.api("DELETE", "users/friend")
+
+
+@pytest.fixture
+def servers(two):
+    """Both run; a test may leave them stopped."""
+    for each in two:
+        each.start_again()
+    return two
 
 
 WORKER = """
@@ -90,7 +101,6 @@ def test_a_worker_goes_on_at_the_next_server_when_one_is_killed_and_at_the_first
         send_to(first, 4)
         ran.wait_for(lambda lines: "4" in lines, ON_S)
         until(lambda: is_settled(first) and script.errors.count("The broker is back") == 2)
-        second.start()
 
         script.say()
         ran.rest()
@@ -107,21 +117,18 @@ def test_a_sender_goes_on_at_the_next_server_and_no_error_has_the_password(serve
     first, second = servers
     urls = [f"amqp://friend:{PASSWORD}@127.0.0.1:{each.port}" for each in servers]
     broker = RabbitmqBroker(url=urls, middleware=[])
-    broker.declare_queue("default")
-    broker.enqueue(message("at the first"))
+    broker.declare_queue("sent")
+    broker.enqueue(message("at the first", queue_name="sent"))
 
     errors = []
     first.stop(signal.SIGKILL)
-    try:
-        for _ in range(2):
-            try:
-                broker.enqueue(message("at the second"))
-                break
-            except ConnectionError as error:  # the loss itself may be noticed by this one
-                errors.append(error)
-        counts = broker.get_queue_message_counts("default")
-    finally:
-        first.start()
+    for _ in range(2):
+        try:
+            broker.enqueue(message("at the second", queue_name="sent"))
+            break
+        except ConnectionError as error:  # the loss itself may be noticed by this one
+            errors.append(error)
+    counts = broker.get_queue_message_counts("sent")
 
     assert counts == (1, 0, 0)
     assert broker._attach().publishing.address == f"127.0.0.1:{second.port}"

@@ -26,7 +26,7 @@ from greenq.clock import now_ms
 from tests.support.command import Command
 from tests.support.processes import Script, running
 from tests.support.rabbitmq_ledger import NURSERY, SENDER, WORKER, Ledger, open_ledger_broker
-from tests.support.rabbitmq_server import rabbitmq_server, shared_server
+from tests.support.rabbitmq_server import shared_server
 from tests.support.waiting import PATIENCE_S, beside, until
 
 KINDS = ["classic", "quorum"]
@@ -278,9 +278,8 @@ class Crash:
 
 @pytest.fixture(scope="module")
 def node():
-    """One that is killed."""
-    with rabbitmq_server() as server:
-        yield server
+    """It is killed."""
+    return shared_server()
 
 
 @pytest.fixture(scope="module")

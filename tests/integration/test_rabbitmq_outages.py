@@ -1,6 +1,6 @@
 """RabbitMQ goes away and comes back, in every way it can: nothing confirmed is lost, and it is told once.
 
-On a node of its own, because it is stopped and killed. Runs in both worlds.
+In a lane of its own, because the node is stopped and killed. Runs in both worlds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.contract.fetching import acks, message, nacks, names, requeues, take
 from tests.support.lines import Lines
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_losses import consume_after, cut_off, lose, publish_marked
-from tests.support.rabbitmq_server import free_ports, rabbitmq_server
+from tests.support.rabbitmq_server import free_ports, shared_server
 from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import PATIENCE_S, beside, happens, until
 
@@ -37,10 +37,9 @@ from tests.support.waiting import PATIENCE_S, beside, happens, until
 BACK_S = 3
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server():
-    with rabbitmq_server() as server:
-        yield server
+    return shared_server()
 
 
 @pytest.fixture

@@ -136,6 +136,11 @@ class RabbitmqServer:
             assert time.monotonic() < deadline, f"rabbitmq-server does not answer:\n{self._log()}"
             time.sleep(0.02)
 
+    def start_again(self) -> None:
+        """Start it if somebody has left it stopped."""
+        if self.process.poll() is not None:
+            self.start()
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
@@ -277,11 +282,15 @@ _shared: RabbitmqServer | None = None
 
 
 def shared_server() -> RabbitmqServer:
-    """The node that most tests share, started by the first; each takes a vhost of its own."""
+    """The node that most tests share, started by the first; each takes a vhost of its own.
+
+    Whoever stops it has a lane in which nobody else uses it meanwhile, and may leave it stopped.
+    """
     global _shared
     if _shared is None:
         import atexit
 
         _shared = RabbitmqServer()
         atexit.register(_shared.end)
+    _shared.start_again()
     return _shared
