@@ -11,13 +11,14 @@ the others, so that few lanes start each kind of server; modules that stop a Rab
 servers of their own, and so a lane.
 
 Tests that hold greenq to a time that it promises ("in_time") run after the lanes, with the machine
-to themselves, in one world after the other.
+to themselves, in one world after the other. mypy runs beside the others.
 
 Each line is printed as it comes, after the name of its lane; what failed is said again at the end.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -39,13 +40,12 @@ IN_BOTH_WORLDS = [
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/integration/test_rabbitmq_*.py")),
 ]
 
-#: The modules whose servers are their own, because they stop them.
-OUTAGES = "(rabbitmq_ledger or rabbitmq_outages or rabbitmq_failover or rabbitmq_tls)"
+#: The modules that stop RabbitMQ's servers, or have their own, are a lane.
+OUTAGES = [f"tests/integration/test_rabbitmq_{name}.py" for name in ("ledger", "outages", "failover", "tls")]
 
-#: Which tests are in which lane, as pytest's -k has it: each is in one.
+#: Which of the other tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
-    "RabbitMQ's outages": OUTAGES,
-    "RabbitMQ": f"rabbitmq and not {OUTAGES}",
+    "RabbitMQ": "rabbitmq",
     "Redis": "redis and not rabbitmq",
     "others": "not redis and not rabbitmq",
 }
@@ -56,38 +56,60 @@ class World(NamedTuple):
 
     Attributes:
       arguments(list[str]): What it gives to pytest.
+      files(list[str]): In which files and folders its tests are.
       marks(list[str]): Of which tests, as pytest's -m has it; all these conditions hold.
     """
 
     arguments: list[str]
+    files: list[str]
     marks: list[str]
 
-    def lane(self, mark: str, *names: str) -> list[str]:
-        """The arguments of pytest for a lane in this world, of the tests with this mark and these names."""
-        return [*self.arguments, "-k", " and ".join(names), "-m", " and ".join([mark, *self.marks])]
+    def lanes(self) -> dict[str, list[str]]:
+        """The arguments of pytest for each lane in this world."""
+        # What is named itself is not ignored.
+        files = [each for each in self.files if each not in OUTAGES] + [f"--ignore={each}" for each in OUTAGES]
+        others = {name: self._of("not in_time", [*files, "-k", names]) for name, names in LANES.items()}
+        return {"RabbitMQ's outages": self._of("not in_time", OUTAGES), **others}
+
+    def in_time(self) -> list[str]:
+        """The arguments of pytest for the tests that are in time."""
+        # To make tests of everything that is in all files takes seconds.
+        files = [file for each in self.files for file in _python_files(ROOT / each) if "in_time" in file.read_text()]
+        return self._of("in_time", [str(file.relative_to(ROOT)) for file in files])
+
+    def _of(self, mark: str, chosen: list[str]) -> list[str]:
+        return [*self.arguments, *chosen, "-m", " and ".join([mark, *self.marks])]
+
+
+def _python_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
 
 
 WORLDS = {
-    "threads": World([], ["not greenlets_alone"]),
-    "greenlets": World(["-p", "tests.support.patch", *IN_BOTH_WORLDS], ["not starts_both_worlds", "not threads_alone"]),
+    "threads": World([], ["tests"], ["not greenlets_alone"]),
+    "greenlets": World(["-p", "tests.support.patch"], IN_BOTH_WORLDS, ["not starts_both_worlds", "not threads_alone"]),
 }
 
 
+#: A line of pytest's or mypy's.
+_FAILURE = re.compile(r"FAILED |ERROR |\S+\.py:\d+: error: ")
+
+
 class Lane:
-    """A run of pytest whose lines are printed.
+    """A run of a program whose lines are printed.
 
     Parameters:
       name(str): Printed in front of each line.
-      arguments(list[str]): Of pytest.
+      module(list[str]): The program, as python -m has it, with its arguments.
     """
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
+    def __init__(self, name: str, *module: str) -> None:
         self.name = name
         self.failures: list[str] = []
         self.took_s = 0.0
         self._last_line = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "pytest", "-q", "--color=no", *arguments],
+            [sys.executable, "-u", "-m", *module],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -105,7 +127,7 @@ class Lane:
         for line in self._process.stdout:
             line = line.rstrip()
             print(f"{self.name}: {line}", flush=True)
-            if line.startswith(("FAILED ", "ERROR ")):
+            if _FAILURE.match(line):
                 self.failures.append(line)
             self._last_line = line or self._last_line
         self.took_s = time.monotonic() - started
@@ -129,9 +151,9 @@ def can_be_collected() -> bool:
     return done.returncode == 0
 
 
-def run(lanes: dict[str, list[str]]) -> int:
-    """Run all lanes to their end; return the exit code of a program: 0 if everything passed."""
-    running = [Lane(name, arguments) for name, arguments in lanes.items()]
+def run(lanes: dict[str, list[str]], *others: Lane) -> int:
+    """Run all lanes to their end, and others that run already; return a program's exit code: 0 if all passed."""
+    running = [*others, *(Lane(name, "pytest", "-q", "--color=no", *given) for name, given in lanes.items())]
     passed = [each.passed() for each in running]
     print()
     for each in running:
@@ -142,19 +164,14 @@ def run(lanes: dict[str, list[str]]) -> int:
 
 
 def main() -> int:
+    types = Lane("types", "mypy")
     if not can_be_collected():
+        types.passed()
         return 1
-    codes = [
-        run(
-            {
-                f"{name}, {lane}": world.lane("not in_time", chosen)
-                for lane, chosen in LANES.items()
-                for name, world in WORLDS.items()
-            }
-        )
-    ]
+    lanes = {f"{name}, {lane}": given for name, world in WORLDS.items() for lane, given in world.lanes().items()}
+    codes = [run(lanes, types)]
     for name, world in WORLDS.items():
-        codes.append(run({f"{name}, in time": world.lane("in_time")}))
+        codes.append(run({f"{name}, in time": world.in_time()}))
     return max(codes)
 
 

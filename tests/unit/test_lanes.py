@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.brokers import CASES
 from tests.contract.conftest import ON_GREENLETS, ON_THREADS
-from tests.lanes import IN_BOTH_WORLDS, LANES, ROOT
+from tests.lanes import IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
 from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
@@ -96,13 +96,30 @@ def test_lanes_and_their_servers_end_with_a_run_that_is_killed(begin):
     until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in below))
 
 
-@pytest.mark.parametrize("name", ["redis", "rabbitmq", "redis and rabbitmq", "rabbitmq_outages", "stub"])
+@pytest.mark.parametrize("name", ["redis", "rabbitmq", "redis and rabbitmq", "stub"])
 def test_every_test_is_in_one_lane(name):
     of_name = {
         word: word in name for chosen in LANES.values() for word in re.findall(r"\w*(?:redis|rabbitmq)\w*", chosen)
     }
 
     assert sum(eval(chosen, of_name) for chosen in LANES.values()) == 1
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_what_stops_rabbitmqs_servers_is_in_one_lane_and_no_other_has_it(world):
+    outages, *others = world.lanes().values()
+
+    assert [each for each in outages if (ROOT / each).is_file()] == OUTAGES
+    for given in others:
+        assert not set(OUTAGES) & set(given)
+        assert {f"--ignore={each}" for each in OUTAGES} <= set(given)
+
+
+def test_what_is_in_time_is_looked_for_where_it_is():
+    files = [each for each in WORLDS["threads"].in_time() if each.endswith(".py")]
+
+    assert "tests/worker/test_time_limits.py" in files
+    assert "tests/unit/test_encoder.py" not in files
 
 
 def test_what_is_left_out_in_one_world_are_cases_of_the_contract():
