@@ -110,3 +110,18 @@ def test_deaths_that_nobody_saw_condemn_nobody_and_make_suspects_that_run_one_at
     assert place.count("end") == dict.fromkeys(names, 1)
     last_life = [event for event, _, _ in place.lines()[30:]]
     assert last_life == ["start", "end"] * 10
+
+
+def test_a_suspect_whose_worker_dies_three_times_while_it_runs_alone_is_a_dead_letter(run, place):
+    place.send("wait", "suspect")
+
+    run("-p", "2", "-c", "100")
+    for death in range(6):  # after three that nobody saw it runs alone
+        until(lambda death=death: place.count("start").total() == death + 1)
+        os.kill(place.pids("suspect")[-1], signal.SIGKILL)
+    until(lambda: place.letters() and place.is_done())
+
+    assert place.count("start") == {"suspect": 6}
+    (letter,) = place.letters()
+    assert letter.reason.startswith("Its worker was lost 3 times while it ran: the last was killed by SIGKILL; ")
+    assert letter.deliveries == 6
