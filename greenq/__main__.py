@@ -79,9 +79,10 @@ def _early_signals() -> Iterator[None]:
     """Let signals do no harm before the supervisor takes them, nor after it has let go of them.
 
     TERM and INT end the command with 0, because nothing has begun; HUP asks for the code that
-    is being started.
+    is being started, and the others come too early.
     """
-    stops, others = (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGCHLD)
+    stops = (signal.SIGTERM, signal.SIGINT)
+    others = (signal.SIGHUP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
     def end(signum: int, frame: FrameType | None) -> None:
         for each in stops:  # a second one must not break into what the first cleans up

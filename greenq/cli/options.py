@@ -43,6 +43,8 @@ durations:
 signals:
   TERM, INT   stop: finish the running jobs, then exit; a second one kills
   HUP         start new workers with the present code, then stop the old ones
+  TSTP        be quiet: finish the running jobs and take no others; TERM and HUP work as ever
+  TTIN, TTOU  one worker more, one fewer
 
 exit codes:
   0 done   1 killed by a second signal   2 wrong usage, or an import failed

@@ -35,7 +35,7 @@ class Launch:
       environment(Mapping[str, str]): Its environment variables.
       options(Mapping[str, Any]): What it is told first, as JSON: ``{"number": its place,
         "patient", "shared_fd", "area": see Child, "page_fd" and "words_fd": of its page and of the file
-        for its last words, "take_back": see Orphan, "options": these}``.
+        for its last words, "take_back": see Orphan, "quiet": see Child, "options": these}``.
     """
 
     command: tuple[str, ...]
@@ -86,6 +86,7 @@ class Child:
       is_watched(bool): Whether it is given a page of memory in which it shows what it does, and a file
         for its last words.
       orphans(Sequence[Orphan]): What it is to take back before it does anything else.
+      is_quiet(bool): Whether it is to take no messages.
 
     Attributes:
       pid(int): Its process id.
@@ -100,6 +101,8 @@ class Child:
         worker/alone.py.
       memory(int | None): Bytes that it had when last looked at.
       stuck(Stuck | None): Why it is to be killed, if it is stuck.
+      is_quiet(bool): Whether it takes no messages.
+      why_stopped(str): The reason for which it was told to stop, for the log.
       failure(str | None): Why it could not start, in its own words.
       stopping(bool): Whether it was told to stop.
       kill_at(float | None): Monotonic seconds at which the patience with its stop ends.
@@ -120,6 +123,7 @@ class Child:
         area: int | None = None,
         is_watched: bool = False,
         orphans: Sequence[Orphan] = (),
+        is_quiet: bool = False,
     ) -> None:
         self.number = number
         self.area = area
@@ -132,6 +136,8 @@ class Child:
         self.memory: int | None = None
         self.alone: str | None = None
         self.stuck: Stuck | None = None
+        self.is_quiet = is_quiet
+        self.why_stopped = ""
         self.failure: str | None = None
         self.stopping = False
         self.kill_at: float | None = None
@@ -145,6 +151,7 @@ class Child:
             "shared_fd": shared_fd,
             "area": area,
             "take_back": [orphan._asdict() for orphan in orphans],
+            "quiet": is_quiet,
         }
         self._start(launch, {**told, "options": dict(launch.options)}, shared_fd, is_watched)
 
@@ -223,11 +230,17 @@ class Child:
             return False
         return True
 
-    def stop(self, patience_s: float) -> None:
+    def be_quiet(self) -> None:
+        """Tell it to take nothing new, for the rest of its life."""
+        self.is_quiet = True
+        self._tell({"command": "quiet"})
+
+    def stop(self, patience_s: float, why: str = "") -> None:
         """Tell it to stop gracefully, once. It is to be killed if it takes longer."""
         if self.stopping:
             return
         self.stopping = True
+        self.why_stopped = why
         self.kill_at = time.monotonic() + patience_s
         # By the pipe if it listens already: systemd and timeout(1) send TERM to the whole
         # group, and one of ours on top of that would be a worker's second, which kills.

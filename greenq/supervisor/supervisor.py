@@ -9,6 +9,9 @@ worker's id on to a living one.
              newcomers are started beside the present workers; when all are ready, the
              present ones are stopped and the newcomers take their places
     TERM     all are stopped; what has not ended in time is killed
+    TSTP     all finish what they run, and take nothing new
+    TTIN, TTOU
+             a place more, or the last one less
 """
 
 from __future__ import annotations
@@ -48,6 +51,9 @@ SAME_SIGNAL_S = 0.02
 #: Seconds after which the loop looks around at the latest, where it waits for something to be due.
 _LONGEST_WAIT_S = 3600.0
 
+#: Why workers are stopped at a reload.
+_RELOAD = "as part of the reload"
+
 #: Exit codes of a worker that has given everything back itself.
 _CLEAN = (ExitCode.DONE, ExitCode.GIVEN_BACK)
 #: Exit codes that a worker chooses when it cannot start.
@@ -71,6 +77,13 @@ class Place:
         self.newcomer: Child | None = None
         self.streak = streak
         self.restart_at: float | None = None
+
+    def leave(self, child: Child) -> None:
+        """One that has the place, or is to take it, has died."""
+        if child is self.child:
+            self.child = None
+        if child is self.newcomer:
+            self.newcomer = None
 
 
 class Supervisor:
@@ -111,7 +124,10 @@ class Supervisor:
         self._launch = launch
         self._patience_s = stop_timeout_ms / 1000 + KILL_AFTER_S
         self._announce = announce
-        self._places = [Place(number, Streak(restart_delays_s)) for number in range(1, processes + 1)]
+        self._restart_delays_s = restart_delays_s
+        self._places: list[Place] = []
+        self._wanted = processes
+        self._is_quiet = False
         self._children: dict[int, Child] = {}
         self._shared_file = shared_file
         self._beside: dict[int, Child] = {}
@@ -148,8 +164,7 @@ class Supervisor:
         """
         with SignalPipe() as pipe, self._selector:
             self._selector.register(pipe.fd, selectors.EVENT_READ)
-            for place in self._places:
-                self._fill(place)
+            self._adjust()
             if self._watch_function is not None:
                 self._watcher.run([{"function": self._watch_function}])
             while not self._is_over():
@@ -198,6 +213,10 @@ class Supervisor:
             elif signum == signal.SIGHUP and self._exit_code is None:
                 self._reopen_log()
                 self._reload("SIGHUP")
+            elif signum == signal.SIGTSTP and self._exit_code is None:
+                self._be_quiet()
+            elif signum in (signal.SIGTTIN, signal.SIGTTOU) and self._exit_code is None:
+                self._want(1 if signum == signal.SIGTTIN else -1, signal.Signals(signum).name)
 
     def _reopen_log(self) -> None:
         # The new workers open it by themselves.
@@ -205,6 +224,36 @@ class Supervisor:
             reopen()
         except OSError as error:
             self.logger.error("The log file cannot be opened anew: %s. The main process goes on in the old one.", error)
+
+    def _be_quiet(self) -> None:
+        self.logger.info(
+            "Quiet on SIGTSTP: running jobs may finish, and no others are begun. SIGTERM stops; SIGHUP starts workers "
+            "that take jobs again."
+        )
+        self._is_quiet = True
+        for child in self._children.values():
+            child.be_quiet()
+
+    def _want(self, more: int, name: str) -> None:
+        if self._wanted + more < 1:
+            self.logger.warning("%s changes nothing: one worker is the least.", name)
+            return
+        self._wanted += more
+        self.logger.info("The number of workers is %d from now on, on %s.", self._wanted, name)
+        self._adjust()
+
+    def _adjust(self) -> None:
+        """Have as many places as are wanted; after a reload, if one is under way."""
+        if self._reloading or self._exit_code is not None:
+            return
+        while len(self._places) < self._wanted:
+            self._places.append(Place(len(self._places) + 1, Streak(self._restart_delays_s)))
+            self._fill(self._places[-1])
+        while len(self._places) > self._wanted:
+            place = self._places.pop()
+            for child in (place.child, place.newcomer):
+                if child is not None:
+                    child.stop(self._patience_s, "because one worker fewer is wanted")
 
     def _stop(self, exit_code: ExitCode) -> None:
         self._exit_code = exit_code
@@ -224,11 +273,11 @@ class Supervisor:
     def _fill(self, place: Place) -> None:
         place.restart_at = None
         # Who replaces a worker of a service that ran waits as its neighbours do.
-        place.child = self._start(place, patient=self._was_ready)
+        place.child = self._start(place, patient=self._was_ready, quiet=self._is_quiet)
         if place.child is None:
             self._start_later(place, place.streak.could_not_start())
 
-    def _start(self, place: Place, *, patient: bool) -> Child | None:
+    def _start(self, place: Place, *, patient: bool, quiet: bool) -> Child | None:
         area = self._take_area()
         self._orphans.pass_on(self._children.values())
         orphans = self._orphans.take()
@@ -241,6 +290,7 @@ class Supervisor:
                 area=area,
                 is_watched=True,
                 orphans=orphans,
+                is_quiet=quiet,
             )
         except OSError as error:
             self._orphans.put_back(orphans)
@@ -385,19 +435,19 @@ class Supervisor:
         child.forget()
 
     def _mourn(self, child: Child, returncode: int, death: Death) -> None:
-        place = self._places[child.number - 1]
-        if child is place.child:
-            place.child = None
+        place = next((each for each in self._places if child in (each.child, each.newcomer)), None)
+        was_newcomer = place is not None and child is place.newcomer
+        if place is not None:
+            place.leave(child)
         if self._exit_code is not None:
             self._count_in(child, returncode, death)
-        elif child is place.newcomer:
-            place.newcomer = None
-            self._abandon_reload(child, death)
-        elif child.stopping:
+        elif place is None or child.stopping:
             if returncode in _CLEAN or (child.killed and not death.was_stuck):
-                self.logger.info("%s %s, as part of the reload.", child, describe_exit(returncode))
+                self.logger.info("%s %s, %s.", child, describe_exit(returncode), child.why_stopped)
             else:
                 self._log_failure(child, death)
+        elif was_newcomer:
+            self._abandon_reload(child, death)
         elif not self._was_ready and returncode in _CANNOT_START:
             self._log_failure(child, death)
             self._stop(ExitCode(returncode))
@@ -471,21 +521,25 @@ class Supervisor:
         for place in self._places:
             # Not patient: whoever reloads wants to know how it went, and the code, or the
             # address in it, may be wrong.
-            place.newcomer = self._start(place, patient=False)
+            place.newcomer = self._start(place, patient=False, quiet=False)
         if not all(place.newcomer for place in self._places):
             self._reloading = False
             self._dismiss_newcomers()
             self.logger.error("The reload was given up: the present workers go on with the code they have.")
+            self._adjust()
 
     def _finish_reload(self) -> None:
         self._reloading = False
         self.logger.info("Reloaded: all new workers are ready, the old ones are stopped.")
+        # Unless SIGTSTP came while they started.
+        self._is_quiet = any(place.newcomer is not None and place.newcomer.is_quiet for place in self._places)
         for place in self._places:
             old, place.child, place.newcomer = place.child, place.newcomer, None
             place.restart_at = None
             place.streak.deaths = 0
             if old is not None:
-                old.stop(self._patience_s)
+                old.stop(self._patience_s, _RELOAD)
+        self._adjust()
 
     def _abandon_reload(self, child: Child, death: Death) -> None:
         self._reloading = False
@@ -496,12 +550,13 @@ class Supervisor:
             "go on with the code they have.",
             death.cause,
         )
+        self._adjust()
 
     def _dismiss_newcomers(self) -> None:
         # Stopped, not killed: one that is ready may have begun jobs.
         for place in self._places:
             if place.newcomer is not None:
-                place.newcomer.stop(self._patience_s)
+                place.newcomer.stop(self._patience_s, _RELOAD)
                 place.newcomer = None
 
     # -- time

@@ -45,12 +45,13 @@ class ConsumerThread:
         )
         self.consumer: Consumer | None = None
         self.writes_follow_ups = False
-        self._is_paused = False
+        self._is_paused = worker.is_paused
         self._is_stopping = False
         #: Whether the last fetch brought a suspect: more of them may follow, and one is wanted at a time.
         self._met_suspects = False
         self._resumed = worker.runtime.event()
-        self._resumed.set()
+        if not self._is_paused:
+            self._resumed.set()
         self._quiet = worker.runtime.event()
         self._stopped = worker.runtime.event()
         self._failing_since: float | None = None

@@ -144,11 +144,11 @@ class WorkerProcess:
     def take_signals(self) -> None:
         """Set the handlers; then let through the signals that were held back until now."""
         signal.signal(signal.SIGTERM, self._on_term)
-        # Ctrl-C and a closed terminal reach the whole process group: what they mean is the
+        # Ctrl-C, Ctrl-Z and a closed terminal reach the whole process group: what they mean is the
         # supervisor's to decide. A handler, because programs that jobs start would inherit
         # an ignored signal, and could not be interrupted by the job either.
-        signal.signal(signal.SIGINT, _leave_it_to_the_supervisor)
-        signal.signal(signal.SIGHUP, _leave_it_to_the_supervisor)
+        for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(signum, _leave_it_to_the_supervisor)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _on_term(self, signum: int, frame: FrameType | None) -> None:
@@ -175,6 +175,7 @@ class WorkerProcess:
         self.page = _open_page(told["page_fd"])
         _tell_stacks_to(told["words_fd"])
         self._orphans: list[dict[str, Any]] = told["take_back"]
+        self._is_quiet: bool = told["quiet"]
         self.logger = get_logger("greenq", f"WorkerProcess({self.number})")
         sys.argv[:] = self.options["argv"]
         how = self._logging()
@@ -248,6 +249,7 @@ class WorkerProcess:
         self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
+        self.worker.is_paused = self._is_quiet
         self.worker.start()
         self._worker_id = self.broker.worker_id
         self._report(
@@ -359,9 +361,20 @@ class WorkerProcess:
     def _obey(self, command: dict[str, Any]) -> None:
         if command.get("command") == "stop":
             self._end.set()
+        elif command.get("command") == "quiet":
+            self._be_quiet()
         elif command.get("command") == "take_back":
             worker_id, charge, cause = command["worker_id"], command["charge"], command["cause"]
             self._runtime.spawn(lambda: self._take_back(worker_id, charge, cause), name="take back")
+
+    def _be_quiet(self) -> None:
+        self._is_quiet = True
+        if not self._is_booting:
+            self._runtime.spawn(self._pause, name="quiet")
+
+    def _pause(self) -> None:
+        self.worker.pause()
+        self.logger.info("Quiet: nothing new is begun.")
 
     def _take_back(self, worker_id: str, charge: list[str], cause: str) -> None:
         try:

@@ -55,6 +55,7 @@ class Worker:
         consumer may hold. Read when it starts; greenq's own brokers hand out as many as there are free
         slots. Default: the environment variables GREENQ_QUEUE_PREFETCH and GREENQ_DELAY_QUEUE_PREFETCH;
         else as many as there are slots, and a thousand for each.
+      is_paused(bool): Whether it starts nothing new. Set before ``start()``, it starts so.
       given_back(int): How many messages a stop cut short because its time ran out.
 
     Raises:
@@ -93,6 +94,7 @@ class Worker:
         self._lock = threading.Lock()
         self._middleware = _QueueWatch(self)
         self._is_running = False
+        self.is_paused = False
 
     def _checked(self, concurrency: int) -> int:
         if concurrency < 1:
@@ -155,6 +157,7 @@ class Worker:
         Switches.
         """
         deadline = time.monotonic() + self.worker_timeout / 1000
+        self.is_paused = True  # also for queues that are declared from now on
         for consumer in self._consumers():
             consumer.pause()
         self.slots.wake()
@@ -164,6 +167,7 @@ class Worker:
 
     def resume(self) -> None:
         """Go on after a pause. Does not wait."""
+        self.is_paused = False
         for consumer in self._consumers():
             consumer.resume()
 
