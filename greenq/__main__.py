@@ -105,7 +105,7 @@ def _nothing(signum: int, frame: FrameType | None) -> None:
 def _run(arguments: Sequence[str] | None, started_s: float) -> int:
     from .cli.options import parse_options
     from .log_lines import configure
-    from .supervisor import PidFile, PidFileError, Supervisor
+    from .supervisor import PidFile, PidFileError, Recycling, Supervisor
 
     options = parse_options(arguments)
     with ExitStack() as held:
@@ -138,6 +138,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             watch_function=_WATCH if options.watch is not None else None,
             announce=_Announcer(options, started_s),
             shared_file=_shared_file(),
+            recycling=Recycling(max_memory=options.max_memory, max_age_ms=options.max_age),
         )
         return supervisor.run()
 

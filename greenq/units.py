@@ -1,4 +1,4 @@
-"""Durations as people write them: 500ms 30s 5m 2h 1d.
+"""Durations and sizes as people write them: 500ms 30s 5m 2h 1d, 512M 2G.
 
 Standard library only.
 """
@@ -31,3 +31,20 @@ def duration_ms(text: str) -> int:
     if duration > _LONGEST_MS:
         raise ValueError(f"{text!r:.80} is too long: 36525d, a hundred years, is the most")
     return round(duration)
+
+
+_BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+def size_bytes(text: str) -> int:
+    """The bytes that a size stands for; a number without a unit is bytes, and K, M and G are powers of 1024.
+
+    Raises:
+      ValueError: It is no size; the text says what one looks like.
+    """
+    match = _QUANTITY.fullmatch(text)
+    unit = match[2].lower() if match else ""
+    factor = _BYTES.get(unit.removesuffix("ib") or unit) or _BYTES.get(unit.removesuffix("b"))
+    if match is None or factor is None:
+        raise ValueError(f"{text!r:.80} is not a size, such as 512M or 2G; a plain number is bytes")
+    return round(float(match[1].replace("_", "")) * factor)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..units import duration_ms
+from ..units import duration_ms, size_bytes
 
 #: Of a lease: a shorter one is lost whenever C code keeps the interpreter for a moment, and for
 #: a longer one the messages of a dead machine would wait.
@@ -18,6 +18,12 @@ SHORTEST_LEASE_MS, LONGEST_LEASE_MS = 1_000, 86_400_000
 
 #: The same as in the API reference.
 SHORTEST_FORK_TIMEOUT_MS, LONGEST_FORK_TIMEOUT_MS = 10, 1_800_000
+
+#: Of a limit on a worker's age: a shorter life is over before it has begun.
+SHORTEST_AGE_MS = 1_000
+
+#: Of a limit on its memory: a worker without any code of the user has about 35 MiB.
+LEAST_MEMORY = 48 * 1024 * 1024
 
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -125,6 +131,23 @@ def _fork_timeout(text: str) -> int:
     return timeout_ms
 
 
+def _age(text: str) -> int:
+    age_ms = duration_ms(text)
+    if age_ms < SHORTEST_AGE_MS:
+        raise ValueError(f"{text!r} is {age_ms} ms, and this is 1s or more; a plain number is milliseconds")
+    return age_ms
+
+
+def _memory(text: str) -> int:
+    memory = size_bytes(text)
+    if memory < LEAST_MEMORY:
+        raise ValueError(
+            f"{text!r} is {memory} bytes, less than a worker needs before it has imported anything of yours: "
+            "give 48M or more"
+        )
+    return memory
+
+
 def _function(text: str) -> str:
     module, _, name = text.partition(":")
     if not module or not name or "/" in module:
@@ -158,6 +181,8 @@ COUNT = Kind("N", _at_least_one, "a whole number", (int,))
 DURATION = Kind("DURATION", duration_ms, "a duration, such as 500 or '30s'", (int, str))
 LEASE = replace(DURATION, read=_lease)
 FORK_TIMEOUT = replace(DURATION, read=_fork_timeout)
+AGE = replace(DURATION, read=_age)
+MEMORY = Kind("SIZE", _memory, "a size, such as '512M'", (int, str))
 FUNCTION = Kind("MODULE:FUNCTION", _function)
 PATTERN = Kind("PATTERN", str)
 LOG_FORMAT = Kind("FORMAT", _log_format)

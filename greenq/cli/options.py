@@ -40,6 +40,9 @@ examples:
 durations:
   500ms 30s 5m 2h; a plain number is milliseconds
 
+sizes:
+  512M 2G; a plain number is bytes
+
 signals:
   TERM, INT   stop: finish the running jobs, then exit; a second one kills
   HUP         start new workers with the present code, then stop the old ones
@@ -213,6 +216,21 @@ class Options:
         kind=kinds.LEASE,
         meaning="give the messages of a worker whose machine died to others after this time",
         told="as the broker was made; 15s",
+    )
+    max_jobs: int | None = _option(
+        "--max-jobs",
+        kind=kinds.COUNT,
+        meaning="replace a worker process when it has done so many jobs, or a few more",
+    )
+    max_memory: int | None = _option(
+        "--max-memory",
+        kind=kinds.MEMORY,
+        meaning="replace a worker process when it has so much memory",
+    )
+    max_age: int | None = _option(
+        "--max-age",
+        kind=kinds.AGE,
+        meaning="replace a worker process when it is so old",
     )
     watch: str | None = _option(
         "--watch",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .child import Launch
 from .pidfile import PidFile, PidFileError
+from .recycling import Recycling
 from .supervisor import Supervisor
 
-__all__ = ["Launch", "PidFile", "PidFileError", "Supervisor"]
+__all__ = ["Launch", "PidFile", "PidFileError", "Recycling", "Supervisor"]

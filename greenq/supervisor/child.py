@@ -102,6 +102,7 @@ class Child:
       memory(int | None): Bytes that it had when last looked at.
       stuck(Stuck | None): Why it is to be killed, if it is stuck.
       is_quiet(bool): Whether it takes no messages.
+      worn(str | None): Why another is to take its place, in its own words.
       why_stopped(str): The reason for which it was told to stop, for the log.
       failure(str | None): Why it could not start, in its own words.
       stopping(bool): Whether it was told to stop.
@@ -137,6 +138,7 @@ class Child:
         self.alone: str | None = None
         self.stuck: Stuck | None = None
         self.is_quiet = is_quiet
+        self.worn: str | None = None
         self.why_stopped = ""
         self.failure: str | None = None
         self.stopping = False

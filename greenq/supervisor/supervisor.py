@@ -9,6 +9,8 @@ worker's id on to a living one.
              newcomers are started beside the present workers; when all are ready, the
              present ones are stopped and the newcomers take their places
     TERM     all are stopped; what has not ended in time is killed
+    worn out a newcomer is started beside a worker that has done its jobs, has grown too large or too
+             old, and takes its place when it is ready; one at a time
     TSTP     all finish what they run, and take nothing new
     TTIN, TTOU
              a place more, or the last one less
@@ -32,6 +34,7 @@ from .child import Child, Launch, Stuck
 from .death import Death, death_of
 from .forks import Forks
 from .orphans import Orphans
+from .recycling import Recycling
 from .signals import SignalPipe, describe_exit
 from .streak import RESTART_DELAYS_S, Streak
 from .watchman import Watchman
@@ -105,6 +108,7 @@ class Supervisor:
       watch_function(str): As ``module:name``, a fork function of greenq's own that reports changes of
         the source, at which the workers are reloaded. Default: none.
       shared_file(SharedFile): In which workers count. Default: none.
+      recycling(Recycling): Says who is worn out. Default: nobody is.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class Supervisor:
         fork_timeout_ms: int = 30_000,
         watch_function: str | None = None,
         shared_file: SharedFile | None = None,
+        recycling: Recycling | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
         self._launch = launch
@@ -148,6 +153,9 @@ class Supervisor:
         self._start_forks_at: float | None = None
         self._orphans = Orphans()
         self._watchman = Watchman()
+        self._recycling = recycling or Recycling()
+        #: Who was recycled last.
+        self._recycled: Child | None = None
         self._selector = selectors.DefaultSelector()
         self._was_ready = False
         self._told_waiting = False
@@ -348,6 +356,7 @@ class Supervisor:
             child.lease_ms = report.get("lease_ms")
             child.ready_at = time.monotonic()
             self._watchman.greet(child)
+            self._recycling.greet(child)
             self._told_waiting = False
             self._welcome(child, report)
         elif event == "worker_id":
@@ -356,6 +365,8 @@ class Supervisor:
             child.did_a_job = True
         elif event == "taken_back":
             child.errands.pop(report.get("worker_id", ""), None)
+        elif event == "worn":
+            child.worn = str(report.get("reason"))
         elif event == "alone":
             child.alone = report.get("message_id")
         elif event == "overdue":
@@ -394,6 +405,9 @@ class Supervisor:
             self._finish_reload()
             self._forks_to_start = facts.get("forks", ())
             self._start_forks()
+        place = self._place_of(child)
+        if place is not None and child is place.newcomer and not self._reloading:
+            self._finish_recycling(place)
 
     def _start_forks(self) -> None:
         self._start_forks_at = None
@@ -435,7 +449,7 @@ class Supervisor:
         child.forget()
 
     def _mourn(self, child: Child, returncode: int, death: Death) -> None:
-        place = next((each for each in self._places if child in (each.child, each.newcomer)), None)
+        place = self._place_of(child)
         was_newcomer = place is not None and child is place.newcomer
         if place is not None:
             place.leave(child)
@@ -446,14 +460,22 @@ class Supervisor:
                 self.logger.info("%s %s, %s.", child, describe_exit(returncode), child.why_stopped)
             else:
                 self._log_failure(child, death)
-        elif was_newcomer:
+        elif was_newcomer and self._reloading:
             self._abandon_reload(child, death)
+        elif was_newcomer:
+            self._abandon_recycling(child, death)
         elif not self._was_ready and returncode in _CANNOT_START:
             self._log_failure(child, death)
             self._stop(ExitCode(returncode))
         else:
             self._log_failure(child, death)
-            self._replace(place, child, returncode)
+            if place.newcomer is not None and not self._reloading:
+                place.child, place.newcomer = place.newcomer, None  # who was to recycle it replaces it
+            else:
+                self._replace(place, child, returncode)
+
+    def _place_of(self, child: Child) -> Place | None:
+        return next((each for each in self._places if child in (each.child, each.newcomer)), None)
 
     def _count_in(self, child: Child, returncode: int, death: Death) -> None:
         if returncode in _CLEAN:
@@ -517,6 +539,7 @@ class Supervisor:
             self._dismiss_newcomers()
         else:
             self.logger.info("Reloading on %s: starting new workers beside the present ones.", reason)
+            self._dismiss_newcomers()  # of a recycling
         self._reloading = True
         for place in self._places:
             # Not patient: whoever reloads wants to know how it went, and the code, or the
@@ -559,6 +582,40 @@ class Supervisor:
                 place.newcomer.stop(self._patience_s, _RELOAD)
                 place.newcomer = None
 
+    # -- recycling
+
+    def _recycle(self) -> None:
+        if self._reloading or self._exit_code is not None or any(place.newcomer for place in self._places):
+            return
+        if self._recycled is not None and self._recycled.returncode is None:
+            return  # it still has jobs, and memory
+        worn = self._recycling.next(place.child for place in self._places if place.child is not None)
+        if worn is None:
+            return
+        child, reason = worn
+        place = self._place_of(child)
+        assert place is not None
+        self.logger.info("%s is recycled, because %s: a fresh worker is started beside it.", child, reason)
+        place.newcomer = self._start(place, patient=True, quiet=self._is_quiet)
+        if place.newcomer is None:
+            self._recycling.postpone(child)
+
+    def _finish_recycling(self, place: Place) -> None:
+        old, place.child, place.newcomer = place.child, place.newcomer, None
+        if old is not None:
+            old.stop(self._patience_s, "recycled")
+            self._recycled = old
+
+    def _abandon_recycling(self, child: Child, death: Death) -> None:
+        self._log_failure(child, death)
+        self._recycling.postpone(child)
+        self.logger.error(
+            "Worker %d is not recycled now, because the fresh one %s: the present one goes on, and another try is made "
+            "in a minute.",
+            child.number,
+            death.cause,
+        )
+
     # -- time
 
     def _next_due_s(self) -> float | None:
@@ -585,6 +642,7 @@ class Supervisor:
         for place in self._places:
             if place.restart_at is not None and place.restart_at <= now and self._exit_code is None:
                 self._fill(place)
+        self._recycle()
         if self._start_forks_at is not None and self._start_forks_at <= now:
             self._start_forks()
         self._forks.do_what_is_due()

@@ -63,6 +63,9 @@ _LOOK_FOR_PARENT_S = 1.0
 #: and to the whole group.
 _SAME_SIGNAL_S = 0.05
 
+#: Seconds between them where the number of jobs is limited.
+_LOOK_FOR_LAST_JOB_EVERY_S = 0.1
+
 #: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
 _LONGEST_REASON = 30_000
 
@@ -135,6 +138,7 @@ class WorkerProcess:
         self._worker_id: str | None = None
         self._supervisor_pid = os.getppid()
         self._told_job = False
+        self._told_worn = False
         #: In which this process shows what it does; None if it was given none.
         self.page: SharedPage | None = None
         self.logger = get_logger("greenq", "WorkerProcess")
@@ -335,7 +339,8 @@ class WorkerProcess:
         """Return when the process is to stop; until then report news."""
         # With a time-out: gevent takes a main greenlet that waits for an event without one
         # for a deadlock when nothing but file descriptors is left to wake it.
-        while not self._end.wait(_LOOK_EVERY_S if self._told_job else _LOOK_FOR_FIRST_JOB_EVERY_S):
+        often_s = _LOOK_EVERY_S if self.options["max_jobs"] is None else _LOOK_FOR_LAST_JOB_EVERY_S
+        while not self._end.wait(often_s if self._told_job else _LOOK_FOR_FIRST_JOB_EVERY_S):
             self._report_news()
 
     def _listen(self) -> None:
@@ -392,6 +397,10 @@ class WorkerProcess:
         if not self._told_job and self.worker.jobs_done:
             self._told_job = True
             self._report(event="job_done")
+        max_jobs, done = self.options["max_jobs"], self.worker.jobs_done
+        if max_jobs is not None and done >= max_jobs and not self._told_worn:
+            self._told_worn = True
+            self._report(event="worn", reason=f"it has done {done} jobs (--max-jobs {max_jobs})")
         if self.broker.worker_id != self._worker_id:
             self._worker_id = self.broker.worker_id
             self._report(event="worker_id", worker_id=self._worker_id)

@@ -50,6 +50,12 @@ def test_durations_have_units_and_options_may_be_abbreviated():
     assert parse_options(["app", "--worker-shutdown-timeout", "600_000"]).worker_shutdown_timeout == 600_000
     assert parse_options(["app", "--wait-for-broker", "0"]).wait_for_broker == 0
     assert parse_options(["app", "--lease", "1.5s", "--wait=2m"]).lease == 1_500
+    assert parse_options(["app", "--max-age", "1d"]).max_age == 86_400_000
+
+
+def test_sizes_have_units():
+    for text, size in (("512M", 512 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29), ("64 MB", 64 << 20)):
+        assert parse_options(["app", "--max-memory", text]).max_memory == size
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,11 @@ def test_durations_have_units_and_options_may_be_abbreviated():
         (["app", "--worker-fork-timeout", "9"], ["--worker-fork-timeout", "'9' is 9 ms", "10ms to 30m"]),
         (["app", "--worker-fork-timeout", "1_800_001"], ["--worker-fork-timeout", "10ms to 30m"]),
         (["app", "-f", "watch"], ["--fork-function", "'watch' is not the name of a function", "module:function"]),
+        (["app", "--max-jobs", "0"], ["--max-jobs", "'0'", "1 or more"]),
+        (["app", "--max-memory", "10M"], ["--max-memory", "'10M' is 10485760 bytes", "48M or more"]),
+        (["app", "--max-memory", "512"], ["--max-memory", "'512' is 512 bytes", "48M or more"]),
+        (["app", "--max-memory", "much"], ["--max-memory", "'much' is not a size", "512M"]),
+        (["app", "--max-age", "500"], ["--max-age", "'500' is 500 ms", "1s or more"]),
         (["app", "--lease", "short"], ["--lease", "'short'", "30s"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
         (["redis://me:secret@host"], ["argument BROKER: this is the URL of a broker", "GREENQ_BROKER_URL"]),
