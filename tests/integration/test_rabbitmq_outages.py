@@ -859,8 +859,8 @@ MANY = """
     import greenq
     from greenq.brokers.rabbitmq import RabbitmqBroker
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
-    broker = RabbitmqBroker(url=sys.argv[1], send_timeout=2000)
-    broker.declare_queue("full")
+    broker = RabbitmqBroker(url=sys.argv[1], send_timeout=int(sys.argv[2]))
+    broker.declare_queue("full", ensure="knows the queue" in sys.argv)
     @greenq.actor(broker=broker, max_retries=0)
     def work(number):
         if number == 3:
@@ -875,6 +875,11 @@ MANY = """
     worker.stop(20000)
     broker.close()
 """
+
+
+def look_up(vhost, name):
+    """In Erlang: a queue, as Q."""
+    return f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost.name}">>, queue, <<"{name}">>))'
 
 
 @ALARMS
@@ -921,7 +926,7 @@ def low_memory(server):
         server.control("set_vm_memory_high_watermark", "0.4")
 
 
-@pytest.mark.parametrize("step", ["place", "_store_returned"])
+@pytest.mark.parametrize("step", ["place_if_taken", "_store_returned"])
 def test_what_follows_waits_in_hand_if_an_alarm_begins_before_its_queue_is_declared(server, vhost, monkeypatch, step):
     broker = RabbitmqBroker(url=vhost.url, middleware=[], send_timeout=60_000)
     broker.declare_queue("default")
@@ -981,7 +986,7 @@ def test_one_job_that_dies_during_an_alarm_does_not_stop_the_others(server, vhos
     broker.enqueue_many([message(number) for number in range(1000)])
     server.control("set_vm_memory_high_watermark", "0.00001")
     try:
-        with running(MANY, vhost.url, patched=patched) as script:
+        with running(MANY, vhost.url, 2000, patched=patched) as script:
             told = Lines(script)
             until(lambda: server.messages_in(vhost.name, "default") == 1)
             server.control("set_vm_memory_high_watermark", "0.4")
@@ -996,7 +1001,7 @@ def test_one_job_that_dies_during_an_alarm_does_not_stop_the_others(server, vhos
 def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server, vhost, broker, full, patched):
     stuck = [message(number, on_success="after") for number in range(3)]
     broker.enqueue_many([*stuck, *(message(number) for number in range(10, 1000))])
-    with running(MANY, vhost.url, patched=patched) as script:
+    with running(MANY, vhost.url, 2000, patched=patched) as script:
         told = Lines(script)
         until(lambda: server.messages_in(vhost.name, "default") == 3)
         before = server.messages_in(vhost.name, "full")
@@ -1004,6 +1009,28 @@ def test_jobs_whose_next_one_goes_to_a_full_queue_do_not_stop_the_others(server,
         until(lambda: server.messages_in(vhost.name, "default") == 0)
         finish(script, told)
     assert server.messages_in(vhost.name, "full") == before + 3
+
+
+@pytest.mark.starts_both_worlds
+@pytest.mark.parametrize(("patched", "knows"), [(True, "knows the queue"), (False, "has to declare the queue")])
+def test_jobs_whose_next_one_goes_to_a_queue_that_answers_nothing_do_not_stop_the_others(
+    server, vhost, broker, patched, knows
+):
+    broker.declare_queue("full")
+    broker.enqueue(message("first", queue_name="full"))  # declares it
+    with running(MANY, vhost.url, 60_000, knows, patched=patched) as script:
+        told = Lines(script)
+        told.wait_for(lambda lines: "ready" in lines)
+        server.evaluate(f"{look_up(vhost, 'full')}, sys:suspend(amqqueue:get_pid(Q)).")
+        try:
+            stuck = [message(number, on_success="after") for number in range(3)]
+            broker.enqueue_many([*stuck, *(message(number) for number in range(10, 100))])
+            until(lambda: server.messages_in(vhost.name, "default") == 3)
+        finally:
+            server.evaluate(f"{look_up(vhost, 'full')}, sys:resume(amqqueue:get_pid(Q)).")
+        until(lambda: server.messages_in(vhost.name, "default") == 0)
+        finish(script, told)
+    assert server.messages_in(vhost.name, "full") == 1 + 3
 
 
 # -- what is counted as lost with a worker

@@ -31,6 +31,10 @@ _NOT_FOUND = 404
 #: In RabbitMQ's word about an argument that is different.
 _LIMIT_FOUND = re.compile(r"current is (?:none|(?:the value )?'(\d+)')")
 
+#: Seconds that all verdicts of a queue wait for the server to confirm what follows from one of them. It takes
+#: milliseconds, but for a queue that has lost its nodes, which may confirm hours later.
+_OTHERS_WAIT_S = 3.0
+
 _T = TypeVar("_T")
 
 
@@ -192,10 +196,12 @@ class Attachment:
 
     # -- storing
 
+    def place_if_taken(self, envelope: Envelope) -> Outgoing:
+        """The same as ``place`` for those who wait neither for the end of an alarm nor for a queue that is silent."""
+        return self.place(envelope, self._others_deadline(), link=self.consuming)
+
     def place(self, envelope: Envelope, deadline: float | None = None, *, link: Link | None = None) -> Outgoing:
         """Where a message goes: to its queue, or to a rung of its ladder. May switch: declares them.
-
-        Whoever does not wait for the end of an alarm gives the link for consuming, as for ``ensure``.
 
         Raises:
           ConnectionFailed: They could not be declared by the deadline, on the monotonic clock.
@@ -236,11 +242,14 @@ class Attachment:
         return self._store(groups, self._publisher)
 
     def store_if_taken(self, groups: Sequence[Sequence[Outgoing]]) -> list[Batch]:
-        """The same for those who do not wait for the end of an alarm; answer a batch for each. May switch.
+        """The same for those who wait neither for the end of an alarm nor for a queue that confirms nothing.
 
-        One with an error may be under way still, and turn out to be stored.
+        Answers a batch for each. One with an error may be under way still, and turn out to be stored. May switch.
         """
-        return self._publish_all(groups, self._publisher, gives_way=True)
+        return self._publish_all(groups, self._publisher, self._others_deadline(), gives_way=True)
+
+    def _others_deadline(self) -> float:
+        return time.monotonic() + min(self._timeout_s, _OTHERS_WAIT_S)
 
     def _store(
         self, groups: Sequence[Sequence[Outgoing]], publisher: Publisher, deadline: float | None = None

@@ -209,16 +209,22 @@ class RabbitmqConsumer(BatchConsumer):
         owners: list[Any] = []
         parts: list[Envelope | None] = []
         groups: list[list[Outgoing]] = []
+        #: Queues that could not be declared: each is waited for once.
+        away: set[str] = set()
         for verdict in verdicts:
             message: Any = verdict.message
             for part in _left_to_store(verdict):
                 if any(part is each for each, _ in message.under_way):
+                    continue
+                if part is not None and part.queue_name in away:
                     continue
                 try:
                     # Each by itself: what is stored is not stored again because of what is refused.
                     groups.append([self._outgoing(verdict, part)])
                 except ConnectionError as error:
                     first = first or error
+                    if part is not None:
+                        away.add(part.queue_name)
                 else:
                     owners.append(message)
                     parts.append(part)
@@ -236,7 +242,7 @@ class RabbitmqConsumer(BatchConsumer):
     def _outgoing(self, verdict: Verdict, part: Envelope | None) -> Outgoing:
         if part is None:
             return _dead_letter(self.queue_name, verdict)
-        return self._attachment.place(part, link=self._attachment.consuming)
+        return self._attachment.place_if_taken(part)
 
     def close(self) -> None:
         """End a wait. The last consumer of a queue returns what nobody took."""
