@@ -211,6 +211,8 @@ class MessageProxy:
 
     #: Milliseconds that the actor may run; None for no limit. Set by TimeLimit.
     time_limit_ms: float | None = None
+    #: Milliseconds after which a warning tells that it still runs; None for never. Set by TimeLimit.
+    soft_time_limit_ms: float | None = None
     #: Whether the actor is told when its worker stops. Set by ShutdownNotifications.
     notify_shutdown: bool = False
     #: Why the message failed, if a middleware said so.

@@ -23,13 +23,16 @@ from gevent.monkey import get_original
 from gevent.selectors import GeventSelector
 from greenlet import getcurrent
 
+from .cpu import cpu, of_context
 from .greenlet_selector import NO_MARKS, LoopMarks
 from .logging import get_logger
 
 if TYPE_CHECKING:
     _Greenlet = gevent.Greenlet[..., Any]
+    _Handle: Any = asyncio.Handle  # what is private of it
 else:
     _Greenlet = gevent.Greenlet
+    _Handle = asyncio.Handle
 
 _get_running_loop = asyncio.events._get_running_loop
 _get_ident = get_original("_thread", "get_ident")
@@ -93,6 +96,17 @@ class GreenletLoop(asyncio.SelectorEventLoop):
         self._wake()
         return handle
 
+    def _call_soon(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> asyncio.Handle:
+        # asyncio's own, with handles of ours. Each step of a task comes this way.
+        handle = _Step(callback, args, self, context)
+        traceback = getattr(handle, "_source_traceback", None)  # of its debug mode
+        if traceback:
+            del traceback[-1]
+        self._ready.append(handle)  # type: ignore[attr-defined]  # private
+        return handle
+
     def _write_to_self(self) -> None:
         self._wake()
 
@@ -141,6 +155,17 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+class _Step(_Handle):  # type: ignore[misc]
+    """What the loop does at a time, of which it tells for whom that is: a job, or a task that one has started."""
+
+    __slots__ = ()
+
+    def _run(self) -> None:
+        job = self._context.get(of_context)
+        cpu.takes(job if job is not None and job.is_inside else None)
+        super()._run()
 
 
 class _Selector(GeventSelector):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +19,11 @@ import gevent
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
-from greenlet import GreenletExit, getcurrent
+from greenlet import GreenletExit, getcurrent, gettrace, settrace
 
+from .cpu import cpu
+from .runtime import Place, places
+from .shared_page import name_bytes
 from .thread_guard import ThreadGuard
 
 if TYPE_CHECKING:
@@ -103,24 +108,54 @@ class _Guard:
 
     Our own code around the actor does not wait, so an interrupt cannot come late there. It
     could come to the next job of the same slot: a slot that was interrupted takes no other.
+    One that never waits is interrupted by alarm.py, which looks at ``is_inside`` as well.
     """
 
-    __slots__ = ("_greenlet", "_is_inside", "interrupted_by")
+    __slots__ = (
+        "_greenlet",
+        "blocked_s",
+        "ends_at",
+        "interrupted_by",
+        "is_inside",
+        "message",
+        "shown",
+        "soft_at",
+    )
 
     def __init__(self) -> None:
         self._greenlet = getcurrent()
-        self._is_inside = False
+        self.is_inside = False
         self.interrupted_by: type[BaseException] | None = None
+        self.ends_at: float | None = None
+        self.soft_at: float | None = None
+        self.blocked_s = 0.0
+        self.message: Any = None
+        self.shown = b""
+
+    def begin(self, message: Any, message_id: str) -> None:
+        self.message = message
+        self.shown = name_bytes(message_id)
+        cpu.begin(self._greenlet, self)
+
+    def end(self) -> None:
+        cpu.end(self._greenlet)
 
     def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._is_inside = True
+        # An alarm may strike between any two lines here: the mark is set and cleared where what it raises
+        # leaves by this function, and ``finally`` does nothing before it is cleared.
+        self.is_inside = True
         try:
             return call(*args, **kwargs)
         finally:
-            self._is_inside = False
+            self.is_inside = False
+
+    def stack(self) -> list[Place]:
+        greenlet = self._greenlet
+        frame = sys._getframe(1) if greenlet is getcurrent() else greenlet.gr_frame
+        return places(frame, _Guard.run.__code__)
 
     def interrupt(self, exception: type[BaseException]) -> bool:
-        if not self._is_inside:
+        if not self.is_inside:
             return False
         self.interrupted_by = exception
         hub = gevent.get_hub()
@@ -133,7 +168,7 @@ class _Guard:
         return True
 
     def _throw(self, exception: type[BaseException]) -> None:
-        if self._is_inside and not self._greenlet.dead:
+        if self.is_inside and not self._greenlet.dead:
             self._greenlet.throw(exception)
 
 
@@ -321,6 +356,11 @@ class GreenletRuntime:
 
     lock = staticmethod(contextlib.nullcontext)
     guard = staticmethod(_Guard)
+
+    def guard_here(self) -> _Guard | None:
+        job = cpu.jobs.get(getcurrent())
+        return job if isinstance(job, _Guard) and job.is_inside else None
+
     call_later = staticmethod(_Timer)
     sleep = staticmethod(gevent.sleep)
     request = staticmethod(_Request)
@@ -348,6 +388,22 @@ class GreenletRuntime:
         greenlet.start()
         return loop, _Task(greenlet)
 
+    def watch_switches(self, every_s: float, tick: Callable[[], object]) -> Callable[[], None] | None:
+        hub = gevent.get_hub()
+        if gettrace() is not None or not hub.main_hub:
+            return None
+        cpu.hub, cpu.task, cpu.here, cpu.thread = hub, getcurrent(), getcurrent, _get_ident()
+        settrace(_switched)
+        timer: Any = hub.loop.timer(every_s, every_s, ref=False)
+        timer.start(tick)
+
+        def end() -> None:
+            timer.close()
+            cpu.takes(None)
+            _forget_switches()
+
+        return end
+
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         _start_new_thread(run, ())
 
@@ -355,6 +411,19 @@ class GreenletRuntime:
     main_hub = staticmethod(_find_main_hub)
     native_lock = staticmethod(_allocate_lock)
     native_socket = staticmethod(get_original("socket", "socket"))
+
+
+_switched = cpu.switched
+
+
+def _forget_switches() -> None:
+    if gettrace() is _switched:
+        settrace(None)
+    cpu.forget()
+
+
+# In a child that was forked, which must not write into its parent's page.
+os.register_at_fork(after_in_child=_forget_switches)
 
 
 def share_asyncio() -> None:

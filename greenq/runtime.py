@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,14 +68,56 @@ class Task(Protocol):
         ...
 
 
+class Place(NamedTuple):
+    """A line of a running program."""
+
+    filename: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.filename}:{self.line} in {self.function}"
+
+
+def places(frame: FrameType | None, end: CodeType | None = None) -> list[Place]:
+    """The places of a stack, the innermost first, up to the first frame that runs this code."""
+    found = []
+    while frame is not None and frame.f_code is not end:
+        # A frame that has not begun has no line.
+        found.append(Place(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+        frame = frame.f_back
+    return found
+
+
+def coroutine_places(coroutine: Any) -> list[Place]:
+    """The places of a coroutine that waits, the innermost first, of all that it awaits one in the other."""
+    found = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            found.append(Place(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return found[::-1]
+
+
 class Interruptible(Protocol):
     """Actor's code that runs, and can be interrupted."""
 
+    #: The message that it is the job of, for whoever tells of it.
+    message: Any
     #: The last interrupt that was sent; None if there was none.
     interrupted_by: type[BaseException] | None
+    #: When its time limit passes, in monotonic seconds; None without one.
+    ends_at: float | None
+    #: When its soft time limit passes; None without one, or once that was told.
+    soft_at: float | None
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         """Interrupt it, with this as the reason; False if it does not run."""
+        ...
+
+    def stack(self) -> list[Place]:
+        """Where it is, the innermost first; empty if that cannot be told."""
         ...
 
 
@@ -83,6 +126,17 @@ class Guard(Interruptible, Protocol):
 
     An interrupt is raised inside ``run`` or not at all: never in what comes after it.
     """
+
+    #: For how long it has kept all others waiting at worst, in seconds; 0.0 if never for long, or in a thread.
+    blocked_s: float
+
+    def begin(self, message: Any, message_id: str) -> None:
+        """The task works for this message from here on. Called by the task itself."""
+        ...
+
+    def end(self) -> None:
+        """It does no more."""
+        ...
 
     def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call this function; interrupts may be raised in it. Called by the task itself."""
@@ -130,6 +184,10 @@ class Runtime(Protocol):
         """A guard for the task that calls this."""
         ...
 
+    def guard_here(self) -> Guard | None:
+        """The guard in which the task that calls this runs now."""
+        ...
+
     def call_later(self, seconds: float, call: Callable[[], Any]) -> Timer:
         """Call a function that does not wait, once, after this time."""
         ...
@@ -147,6 +205,14 @@ class Runtime(Protocol):
         self, serve: Callable[[asyncio.AbstractEventLoop], None], *, name: str
     ) -> tuple[asyncio.AbstractEventLoop, Task]:
         """A new asyncio loop, and the task that calls ``serve(loop)``, which runs it."""
+        ...
+
+    def watch_switches(self, every_s: float, tick: Callable[[], object]) -> Callable[[], None] | None:
+        """Keep ``cpu.cpu``, and call a function in the hub over and over; what ends both.
+
+        None, and nothing done, among threads; also if this is not the main thread, or somebody else watches
+        switches already. The function must not wait.
+        """
         ...
 
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:

@@ -8,8 +8,15 @@ says what names the thread, and what locks there.
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
+
+from .runtime import Place, places
+
+#: The guard of the thread's job.
+_here = threading.local()
 
 
 class ThreadGuard:
@@ -25,6 +32,20 @@ class ThreadGuard:
         self._lock = lock
         self._is_inside = False
         self.interrupted_by: type[BaseException] | None = None
+        self.ends_at: float | None = None
+        self.soft_at: float | None = None
+        self.blocked_s = 0.0
+        self.message: Any = None
+
+    def begin(self, message: Any, message_id: str) -> None:
+        self.message = message
+        _here.guard = self
+
+    def end(self) -> None:
+        _here.guard = None
+
+    def stack(self) -> list[Place]:
+        return places(sys._current_frames().get(self._ident), ThreadGuard.run.__code__)
 
     @property
     def is_inside(self) -> bool:
@@ -55,6 +76,12 @@ class ThreadGuard:
                 self.interrupted_by = exception
                 _raise_in_thread(self._ident, exception)
             return self._is_inside
+
+
+def guard_here() -> ThreadGuard | None:
+    """The guard in which this thread runs now."""
+    guard: ThreadGuard | None = getattr(_here, "guard", None)
+    return guard if guard is not None and guard.is_inside else None
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

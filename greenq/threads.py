@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .thread_guard import ThreadGuard
+from .thread_guard import ThreadGuard, guard_here
 
 if TYPE_CHECKING:
     import asyncio
@@ -92,6 +92,7 @@ class ThreadRuntime:
 
     lock = staticmethod(threading.RLock)
     guard = staticmethod(_guard)
+    guard_here = staticmethod(guard_here)
     call_later = staticmethod(_call_later)
     sleep = staticmethod(time.sleep)
     request = staticmethod(_Request)
@@ -111,6 +112,9 @@ class ThreadRuntime:
         except RuntimeError:  # no more threads
             loop.close()
             raise
+
+    def watch_switches(self, every_s: float, tick: Callable[[], object]) -> None:
+        return None
 
     def start_native_thread(self, run: Callable[[], None], *, name: str) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..actor import Actor
 from ..consumer import MessageProxy
+from ..cpu import of_context
 from ..errors import TimeLimitExceeded
 from ..event_loop import CLEAN_UP_S, EventLoop
 from ..logging import get_logger
+from ..runtime import Place, coroutine_places
+from ..shared_page import name_bytes
 from .deadlines import Deadlines
 from .outcome import Outcome
 
@@ -47,11 +49,16 @@ class AsyncJob:
         "_on_end",
         "_task",
         "actor",
+        "blocked_s",
         "consumer",
         "context",
+        "ends_at",
         "interrupted_by",
+        "is_inside",
         "message",
         "outcome",
+        "shown",
+        "soft_at",
     )
 
     def __init__(
@@ -62,6 +69,12 @@ class AsyncJob:
         self.actor = actor
         #: The last interrupt that cancelled the task; None if there was none.
         self.interrupted_by: type[BaseException] | None = None
+        #: As of every job: see cpu.py.
+        self.is_inside = False
+        self.ends_at: float | None = None
+        self.soft_at: float | None = None
+        self.blocked_s = 0.0
+        self.shown = name_bytes(message._message.message_id)
         #: How it ended; None until then.
         self.outcome: Outcome | None = None
         #: What the hooks before and after it run in.
@@ -87,6 +100,9 @@ class AsyncJob:
 
     def _start(self) -> None:
         assert self._loop is not None
+        # Inherited by the tasks that it starts. As of here, because its first step counts as well.
+        of_context.set(self)
+        self.is_inside = True
         # The name of whoever logs, and a string that exists already: ten thousand tasks may wait.
         self._task = self._loop.create_task(self._run(), name=self.message._message.message_id)
         self._task.add_done_callback(self._end)
@@ -97,9 +113,7 @@ class AsyncJob:
             if self.interrupted_by is not None:
                 raise self.interrupted_by
             # The clock runs while the actor does and no longer.
-            limit_ms = self.message.time_limit_ms
-            if limit_ms is not None and math.isfinite(limit_ms):
-                deadline = self._deadlines.start(self, limit_ms)
+            deadline = self._deadlines.start_for(self, self.message)
             inner = self.message._message
             self.outcome = Outcome(await self.actor.coroutine(inner.args, inner.kwargs))
         except BaseException as error:  # a SystemExit, too, which would end the loop
@@ -118,6 +132,7 @@ class AsyncJob:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._task = None
+        self.is_inside = False
         if self._looking is not None:
             self._looking.cancel()
         if self.outcome is None:  # somebody cancelled all tasks, this one before it began
@@ -150,6 +165,11 @@ class AsyncJob:
             if is_first:
                 loop.call_soon_threadsafe(self._look_later, exception)
         return True
+
+    def stack(self) -> list[Place]:
+        """Where the coroutine is, the innermost first; empty if it does not wait. For any thread that the GIL keeps."""
+        task = self._task
+        return [] if task is None else coroutine_places(task.get_coro())
 
     def _look_later(self, exception: type[BaseException]) -> None:
         if self._task is not None and self._loop is not None:

@@ -1,4 +1,4 @@
-"""Interrupts actors at their time limits.
+"""Interrupts actors at their time limits, and tells of those that go on.
 
 One timer serves all jobs: it is armed for the nearest deadline, so a job that ends in
 time costs two list operations and no timer of its own.
@@ -9,9 +9,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..errors import TimeLimitExceeded
 from ..runtime import Interruptible, Runtime, Timer
+
+if TYPE_CHECKING:
+    from ..consumer import MessageProxy
+
+_NEVER = float("inf")
 
 #: Entries of ended jobs stay in the heap until they surface; when there are this many,
 #: and more than there are live ones, the heap is built anew.
@@ -19,18 +26,33 @@ _MOST_ENDED = 1000
 #: After how long an interrupt is tried again that came too early.
 _AGAIN_S = 0.001
 
+#: What happens next to a job that goes on.
+_SOFT, _LIMIT, _HARD = range(3)
+
 
 class Deadline:
-    """One job's limit. ``guard`` is None once the job has ended."""
+    """One job's limits. ``guard`` is None once the job has ended."""
 
-    __slots__ = ("guard",)
+    __slots__ = ("guard", "is_in_heap", "stage")
 
-    def __init__(self, guard: Interruptible) -> None:
+    def __init__(self, guard: Interruptible, stage: int) -> None:
         self.guard: Interruptible | None = guard
+        self.stage = stage
+        self.is_in_heap = False
 
 
 class Deadlines:
-    """The deadlines of all jobs that run, nearest first."""
+    """The deadlines of all jobs that run, nearest first.
+
+    A job has one at a time: its soft limit, then its limit, then, if it goes on all the same, its hard limit.
+
+    Attributes:
+      arm_alarm(Callable[[float], None]): Called with the nearest of all, in monotonic seconds, whenever that
+        changes; infinity for none. Default: nobody.
+      on_soft(Callable): Called with the guard of a job that has passed its soft limit. Must not wait. Default: nobody.
+      on_overdue(Callable): The same ``hard_ms`` after a limit, with a job that was interrupted and goes on.
+      hard_ms(float): Milliseconds. Default: infinity, which is never.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -39,22 +61,47 @@ class Deadlines:
         self._ended = 0
         self._numbers = itertools.count()
         self._timer: Timer | None = None
-        self._armed_for = float("inf")
+        self._armed_for = _NEVER
+        self.arm_alarm: Callable[[float], None] = _nobody
+        self.on_soft: Callable[[Interruptible], None] = _nobody
+        self.on_overdue: Callable[[Interruptible], None] = _nobody
+        self.hard_ms = _NEVER
 
-    def start(self, guard: Interruptible, limit_ms: float) -> Deadline:
-        """Interrupt what this guard guards when this many milliseconds have passed."""
-        at = time.monotonic() + limit_ms / 1000
-        deadline = Deadline(guard)
+    def start_for(self, guard: Interruptible, message: MessageProxy) -> Deadline | None:
+        """The same with the limits of a message; None if it has none."""
+        limit_ms, soft_ms = message.time_limit_ms, message.soft_time_limit_ms
+        if soft_ms is None:
+            return self.start(guard, limit_ms) if limit_ms is not None and limit_ms < _NEVER else None
+        return self.start(guard, _NEVER if limit_ms is None else limit_ms, soft_ms)
+
+    def start(self, guard: Interruptible, limit_ms: float, soft_ms: float | None = None) -> Deadline:
+        """Interrupt what this guard guards when this many milliseconds have passed.
+
+        Parameters:
+          limit_ms(float): May be infinity.
+          soft_ms(float): After how many ``on_soft`` is called. Default: never.
+        """
+        now = time.monotonic()
+        at, stage = now + limit_ms / 1000, _LIMIT
+        if at != _NEVER:
+            guard.ends_at = at
+        if soft_ms is not None and soft_ms < limit_ms:
+            at, stage = now + soft_ms / 1000, _SOFT
+            guard.soft_at = at
+        deadline = Deadline(guard, stage)
         with self._lock:
-            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
-            if at < self._armed_for:
-                self._arm(at)
+            is_late = self._armed_for < now
+            self._push(at, deadline)
+            if is_late:
+                # The hub has not come to its timer yet, and the alarm may have rung for it already.
+                self.arm_alarm(at)
         return deadline
 
     def stop(self, deadline: Deadline) -> None:
         """The job has ended: its deadline does not matter any more."""
         deadline.guard = None
-        self._ended += 1
+        if deadline.is_in_heap:
+            self._ended += 1
         if self._ended > _MOST_ENDED and self._ended * 2 > len(self._heap):
             with self._lock:
                 self._heap = [entry for entry in self._heap if entry[2].guard is not None]
@@ -68,38 +115,71 @@ class Deadlines:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            self.arm_alarm(_NEVER)
+
+    def _push(self, at: float, deadline: Deadline) -> None:
+        deadline.is_in_heap = True
+        heapq.heappush(self._heap, (at, next(self._numbers), deadline))
+        if at < self._armed_for:
+            self._arm(at)
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = at
         self._timer = self._runtime.call_later(max(0.0, at - time.monotonic()), self._fire)
+        self.arm_alarm(at)
 
     def _fire(self) -> None:
-        overdue = []
+        due = []
         with self._lock:
             self._timer = None
-            self._armed_for = float("inf")
+            self._armed_for = _NEVER
             now = time.monotonic()
             while self._heap:
                 at, _, deadline = self._heap[0]
                 if deadline.guard is None:
                     self._ended -= 1
                 elif at <= now:
-                    overdue.append(deadline)
+                    deadline.is_in_heap = False
+                    due.append(deadline)
                 else:
                     self._arm(at)
                     break
                 heapq.heappop(self._heap)
-        for deadline in overdue:
+            else:
+                self.arm_alarm(_NEVER)
+        for deadline in due:
             guard = deadline.guard
-            if guard is not None and not guard.interrupt(TimeLimitExceeded) and deadline.guard is not None:
-                # The job has a thread of its own, which has not come to the actor yet.
-                self._again(deadline)
+            if guard is not None:
+                self._pass(deadline, guard)
 
-    def _again(self, deadline: Deadline) -> None:
-        at = time.monotonic() + _AGAIN_S
+    def _pass(self, deadline: Deadline, guard: Interruptible) -> None:
+        """A limit of a job has passed."""
+        if deadline.stage == _SOFT:
+            deadline.stage = _LIMIT
+            if guard.soft_at is not None:  # the watch tells of a job that never waits
+                guard.soft_at = None
+                self.on_soft(guard)
+            self._go_on(deadline, guard.ends_at)
+        elif deadline.stage == _LIMIT:
+            # The alarm may have interrupted it before. Once is enough: what it does then is its clean-up.
+            if guard.interrupted_by is TimeLimitExceeded or guard.interrupt(TimeLimitExceeded):
+                deadline.stage = _HARD
+                ends_at = guard.ends_at
+                self._go_on(deadline, None if ends_at is None else ends_at + self.hard_ms / 1000)
+            else:
+                # The job has a thread of its own, which has not come to the actor yet.
+                self._go_on(deadline, time.monotonic() + _AGAIN_S)
+        else:
+            self.on_overdue(guard)
+
+    def _go_on(self, deadline: Deadline, at: float | None) -> None:
+        """Come back to a job then, unless it has ended."""
         with self._lock:
-            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
-            if at < self._armed_for:
-                self._arm(at)
+            if deadline.guard is not None and at is not None and at != _NEVER:
+                self._push(at, deadline)
+
+
+def _nobody(of: object) -> None:
+    pass

@@ -7,7 +7,6 @@ verdict reaches it: see completer.py.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -143,10 +142,7 @@ class Processor:
         # interrupted. Nothing of ours is inside the guard, where an interrupt could strike it
         # with a lock held.
         inner = message._message
-        limit_ms = message.time_limit_ms
-        deadline = None
-        if limit_ms is not None and math.isfinite(limit_ms):
-            deadline = self._deadlines.start(guard, limit_ms)
+        deadline = self._deadlines.start_for(guard, message)
         try:
             return Outcome(actor.run_guarded(guard.run, inner.args, inner.kwargs))
         except BaseException as error:

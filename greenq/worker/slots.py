@@ -358,6 +358,7 @@ class WorkerThread:
         # this thread has long had another job.
         self.guard = guard = self._slots.runtime.guard()
         self.message, self.consumer = message, consumer
+        guard.begin(message, message._message.message_id)
         context = contextvars.copy_context()
         try:
             job = context.run(self._slots.processor.process, message, consumer, guard)
@@ -375,6 +376,7 @@ class WorkerThread:
             self._rescue(message, consumer, error)
             return _SPOILT
         finally:
+            guard.end()
             self.message = self.consumer = None
         return _SETTLED if guard.interrupted_by is None else _SPOILT
 
@@ -382,12 +384,15 @@ class WorkerThread:
         """Carry a job that has ended on the asyncio loop to its verdict; how that ended."""
         self.guard = None  # its interrupts went to the loop
         context = self._slots.take_from_the_loop(job, self)
+        here = self._slots.runtime.guard()  # of what hooks do from here on
+        here.begin(job.message, job.message._message.message_id)
         try:
             context.run(self._slots.processor.finish, job)
         except BaseException as error:
             self._rescue(job.message, job.consumer, error)
             return _SPOILT
         finally:
+            here.end()
             self.message = self.consumer = None
         return _SETTLED
 

@@ -22,6 +22,7 @@ from .lanes import Lanes
 from .outage import Outage
 from .processor import Processor
 from .slots import Slots
+from .watch import Watch
 
 #: At the deadline of a stop, how long writing the last verdicts, and ending what runs beside the jobs, may
 #: still take: all of it together.
@@ -85,6 +86,7 @@ class Worker:
         self.consumers: dict[str, ConsumerThread] = {}
         self.outage = Outage(self.runtime)
         self.deadlines = Deadlines(self.runtime)
+        self.watch = Watch(self.runtime, self.deadlines)
         self.lanes = Lanes(self.runtime, self.deadlines, threads=lane_threads, processes=lane_processes)
         processor = Processor(self.runtime, broker, self.deadlines, self.lanes)
         self.slots = Slots(self.runtime, broker, processor, self.concurrency)
@@ -127,6 +129,7 @@ class Worker:
         """
         self.broker.emit_before("worker_boot", self)
         self._is_running = True
+        self.watch.start()
         self.event_loop.offer()
         if any(actor.is_async for actor in list(self.broker.actors.values())):
             self.event_loop.start()  # now, because importing asyncio keeps jobs waiting
@@ -286,6 +289,7 @@ class Worker:
                 )
             consumer.close()
         self.deadlines.close()
+        self.watch.stop()
         self.outage.close()
         if self._middleware in self.broker.middleware:
             self.broker.middleware.remove(self._middleware)

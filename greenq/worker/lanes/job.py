@@ -6,7 +6,6 @@ Does not know what a host is: see threads.py and processes.py.
 from __future__ import annotations
 
 import contextvars
-import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..outcome import Outcome
@@ -14,7 +13,7 @@ from ..outcome import Outcome
 if TYPE_CHECKING:
     from ...actor import Actor
     from ...consumer import MessageProxy
-    from ...runtime import Runtime
+    from ...runtime import Place, Runtime
     from ..consumer import ConsumerThread
     from ..deadlines import Deadlines
     from .places import Places
@@ -40,6 +39,10 @@ class Host(Protocol):
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         """Raise this in the job, or end what it prepares; False if there is nothing to interrupt. Does not wait."""
+        ...
+
+    def stack(self) -> list[Place]:
+        """Where its job is, the innermost first; empty where that cannot be told."""
         ...
 
     def kill(self) -> None:
@@ -79,6 +82,9 @@ class LaneJob:
         self.consumer: ConsumerThread = consumer
         self.actor = actor
         self.interrupted_by: type[BaseException] | None = None
+        self.ends_at: float | None = None
+        self.soft_at: float | None = None
+        self.blocked_s = 0.0
         self._places = places
         self._deadlines = deadlines
         #: Held while an interrupt is sent, so that it cannot come to the next job of the same host.
@@ -118,10 +124,7 @@ class LaneJob:
                 return Outcome(exception=self.interrupted_by())
             self._performs = True
         # The clock runs while the actor does: not while it waits for a host.
-        limit_ms = self.message.time_limit_ms
-        deadline = None
-        if limit_ms is not None and math.isfinite(limit_ms):
-            deadline = self._deadlines.start(self, limit_ms)
+        deadline = self._deadlines.start_for(self, self.message)
         try:
             return host.perform(self, context)
         finally:
@@ -151,6 +154,11 @@ class LaneJob:
         return True
 
     # -- interrupts
+
+    def stack(self) -> list[Place]:
+        """Where it is, the innermost first; empty where that cannot be told."""
+        host = self.host
+        return [] if host is None else host.stack()
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         """Interrupt it, with this as the reason; False if it does not run. From any thread; does not wait."""

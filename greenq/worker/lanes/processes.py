@@ -33,7 +33,7 @@ from .wire import Began, Ended, Failed, Job, Raised, Returned, Setup, Wire, unpa
 
 if TYPE_CHECKING:
     from ...actor import Actor
-    from ...runtime import Runtime, Timer
+    from ...runtime import Place, Runtime, Timer
     from .job import LaneJob
 
 #: The descriptor of the process's end of the sockets.
@@ -296,6 +296,9 @@ class ProcessHost:
                 return
             self._killed_for, self._has_passed_hard_limit = TimeLimitExceeded, True
         self._kill()
+
+    def stack(self) -> list[Place]:
+        return []  # another process's is not seen from here
 
     def kill(self) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from ..outcome import Outcome
 
 if TYPE_CHECKING:
     from ...actor import Actor
-    from ...runtime import Guard, Request, Runtime
+    from ...runtime import Guard, Place, Request, Runtime
     from .job import LaneJob
 
 
@@ -61,6 +61,10 @@ class ThreadHost:
     def interrupt(self, exception: type[BaseException]) -> bool:
         guard = self._guard
         return guard is not None and guard.interrupt(exception)
+
+    def stack(self) -> list[Place]:
+        guard = self._guard
+        return [] if guard is None else guard.stack()
 
     def kill(self) -> None:
         pass  # nobody can kill a thread
