@@ -43,7 +43,7 @@ OUTLINE = [
         "Actors and messages",
         "With all options in tables: [actors and their options](actors.md). What messages look like outside of Python: "
         "[the wire format](wire-format.md).",
-        ["actor", "Actor", "Message"],
+        ["actor", "Actor", "Message", "remaining_ms"],
     ),
     Section(
         "Class-based actors", "With an example: [actors as classes](actors.md#actors-as-classes).", ["GenericActor"]

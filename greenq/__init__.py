@@ -46,6 +46,7 @@ from .errors import (
 from .logging import get_logger
 from .message import Message, get_encoder, set_encoder
 from .middleware import Middleware
+from .time_left import remaining_ms
 
 # Last, and by assignment, because `actor` is also the name of a submodule: whatever imports
 # that submodule first would leave the module under the decorator's name.
@@ -106,6 +107,7 @@ __all__ = [
     "get_logger",
     "group",
     "pipeline",
+    "remaining_ms",
     "set_broker",
     "set_encoder",
 ]

@@ -296,6 +296,7 @@ def actor(
     pipe_ignore: bool = ...,
     result_ttl: float | None = ...,
     retry_when: Callable[[int, BaseException], bool] | None = ...,
+    soft_time_limit: float | None = ...,
     store_results: bool | None = ...,
     throws: type[BaseException] | Collection[type[BaseException]] = ...,
     time_limit: float | None = ...,

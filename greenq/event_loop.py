@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .cpu import of_context
 from .logging import get_logger
 from .runtime import Event, Runtime, Task
 
@@ -133,7 +134,12 @@ class EventLoop:
             coroutine.close()
             raise RuntimeError("A coroutine that runs on this loop cannot wait for another one so: await it.")
         run = _Run(coroutine, self._runtime.event())
-        loop.call_soon_threadsafe(run.start, loop, context=contextvars.copy_context())
+        context = contextvars.copy_context()
+        caller = self._runtime.guard_here()
+        if caller is not None:
+            # What a job waits for here is run for it, and on its time.
+            context.run(of_context.set, cast("Any", caller))
+        loop.call_soon_threadsafe(run.start, loop, context=context)
         try:
             self._wait(run.ended)
         except BaseException as interrupt:

@@ -26,6 +26,7 @@ from greenlet import getcurrent
 from .cpu import cpu, of_context
 from .greenlet_selector import NO_MARKS, LoopMarks
 from .logging import get_logger
+from .runtime import Place, coroutine_places, places
 
 if TYPE_CHECKING:
     _Greenlet = gevent.Greenlet[..., Any]
@@ -77,6 +78,12 @@ class GreenletLoop(asyncio.SelectorEventLoop):
             self.greenlet.throw(exception)
         else:
             self.call_soon_threadsafe(cancel)
+
+    def stack_of(self, task: asyncio.Task[Any]) -> list[Place]:
+        """Where a task is that does not run just now, the innermost first."""
+        if self.greenlet is not None and self._is_blocked_by(task):
+            return places(self.greenlet.gr_frame, _Step._run.__code__)
+        return coroutine_places(task.get_coro())
 
     def _is_blocked_by(self, task: asyncio.Task[Any]) -> bool:
         return (

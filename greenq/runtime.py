@@ -130,6 +130,11 @@ class Guard(Interruptible, Protocol):
     #: For how long it has kept all others waiting at worst, in seconds; 0.0 if never for long, or in a thread.
     blocked_s: float
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is in ``run``."""
+        ...
+
     def begin(self, message: Any, message_id: str) -> None:
         """The task works for this message from here on. Called by the task itself."""
         ...

@@ -167,9 +167,12 @@ class AsyncJob:
         return True
 
     def stack(self) -> list[Place]:
-        """Where the coroutine is, the innermost first; empty if it does not wait. For any thread that the GIL keeps."""
-        task = self._task
-        return [] if task is None else coroutine_places(task.get_coro())
+        """Where the coroutine is, the innermost first; empty if it has ended."""
+        task, loop = self._task, self._loop
+        if task is None or loop is None:
+            return []
+        stack_of: Callable[[asyncio.Task[None]], list[Place]] | None = getattr(loop, "stack_of", None)
+        return coroutine_places(task.get_coro()) if stack_of is None else stack_of(task)
 
     def _look_later(self, exception: type[BaseException]) -> None:
         if self._task is not None and self._loop is not None:

@@ -10,11 +10,17 @@ its next line anyway.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..alarm import alarm
 from ..logging import get_logger
-from ..runtime import Runtime
+from ..runtime import Interruptible, Runtime
 from .deadlines import Deadlines
+from .job_marks import marked
+from .whereabouts import whereabouts
+
+if TYPE_CHECKING:
+    from ..consumer import MessageProxy
 
 _LOOK_EVERY_S = 0.05
 
@@ -31,6 +37,7 @@ class Watch:
         self.logger = get_logger(__name__, type(self))
         self._runtime = runtime
         self._deadlines = deadlines
+        deadlines.on_soft = self._tell_soft_limit
         self._end_switches: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -49,3 +56,19 @@ class Watch:
 
     def _turn(self) -> None:
         """The hub has a turn."""
+
+    def _tell_soft_limit(self, guard: Interruptible) -> None:
+        # In the hub, where a log must not wait; where the job is has to be looked at now.
+        where = whereabouts(guard.stack())
+        self._runtime.spawn(lambda: self._log_soft_limit(guard.message, where), name="soft time limit")
+
+    def _log_soft_limit(self, message: MessageProxy, where: str) -> None:
+        self.logger.warning("%s", _soft_limit(message, where), extra=marked(message._message))
+
+
+def _soft_limit(message: MessageProxy, where: str) -> str:
+    inner = message._message
+    return (
+        f"Message {inner.message_id} of actor {inner.actor_name} still runs after its soft time limit of "
+        f"{message.soft_time_limit_ms:g} ms: at {where}."
+    )

@@ -29,7 +29,7 @@ ROOMS = {
     # What greenq asks of the process it runs in: a room of its own, because
     # it stands between the leaves, which never wait, and all that do.
     "words": {
-        *("runtime", "greenlets", "threads", "thread_guard", "lease", "per_process", "cpu", "alarm"),
+        *("runtime", "greenlets", "threads", "thread_guard", "lease", "per_process", "cpu", "alarm", "time_left"),
         *("event_loop", "greenlet_loop", "greenlet_selector", "loop_event"),
     },
     # How one talks to a server or a file, for all plug-ins that keep something there.

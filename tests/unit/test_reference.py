@@ -108,6 +108,9 @@ DIFFERENCES = {
     "dramatiq.middleware.Retries(retry_shutdown)": Different(
         "retry_shutdown=False", "what a stop interrupts spends no retry, and this keeps the way of the documents"
     ),
+    "dramatiq.middleware.TimeLimit(soft_time_limit)": Different(
+        "soft_time_limit=None", "a warning that tells where a job is before its limit interrupts it"
+    ),
     "dramatiq.middleware.GroupCallbacks(barrier_ttl)": Different("barrier_ttl=None", _ENVIRONMENT),
     "dramatiq.results.Results(store_timeout)": Different("store_timeout=30000", "results outlast an outage"),
     "dramatiq.results.ResultBackend(namespace)": Different("namespace='greenq-results'", _NAMESPACE),

@@ -62,7 +62,7 @@ assert_type(add.message(1, 2), Message[str])
 # With options; of the application's own middleware, too.
 assert_type(add.send_with_options(args=(1,), kwargs={"y": 2}, delay=1000, max_retries=None), Message[str])
 assert_type(add.send_with_options(args=(1,), delay=timedelta(seconds=1), tenant="acme"), Message[str])
-assert_type(fetch.send_with_options(args=("a",), time_limit=1.5, on_success=add, on_dead="add"), Message[bytes])
+assert_type(fetch.send_with_options(args=("a",), soft_time_limit=1.5, on_success=add, on_dead="add"), Message[bytes])
 assert_type(add.message_with_options(args=(1,), delay=5, broker_priority=3), Message[str])
 options: dict[str, Any] = {"max_retries": 3, "tenant": "acme"}
 assert_type(add.send_with_options(args=(1,), **options), Message[str])
@@ -107,7 +107,7 @@ def crunch(x: int) -> float:
 assert_type(crunch.send(1), Message[float])
 
 
-@greenq.actor(max_retries=None, retry_when=None, throws=ValueError, time_limit=None)
+@greenq.actor(max_retries=None, retry_when=None, throws=ValueError, time_limit=None, soft_time_limit=1.5)
 def of_no_limits() -> None: ...
 
 
