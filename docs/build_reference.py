@@ -132,7 +132,7 @@ OUTLINE = [
         [
             *("GreenqError", "BrokerError", "DecodeError", "ActorNotFound", "QueueNotFound", "QueueJoinTimeout"),
             *("ConnectionError", "ConnectionClosed", "ConnectionFailed", "BrokerUnusable", "QueueMismatch"),
-            *("StorageError", "EnqueueManyFailed", "MessageTooLarge", "LaneDied"),
+            *("StorageError", "EnqueueManyFailed", "MessageTooLarge", "HubBlocked", "LaneDied"),
             *("RateLimitExceeded", "RateLimiterBusy", "Retry"),
             *("results.ResultError", "results.ResultMissing", "results.ResultTimeout", "results.ResultFailure"),
         ],

@@ -87,6 +87,11 @@ class Alarm:
         else:
             _ring_in(at + GRACE_S - monotonic())
 
+    def knock(self) -> None:
+        """Signal the main thread in another way; by a native thread that sees somebody who is overdue."""
+        if self._is_on and SPARE_SIGNAL is not None:
+            signal.pthread_kill(cpu.thread, SPARE_SIGNAL)
+
 
 def _ring_in(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, max(seconds, _AGAIN_S))

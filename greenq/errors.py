@@ -3,6 +3,7 @@
     Exception
     +-- GreenqError
     |   +-- DecodeError                 bytes that are no message
+    |   +-- HubBlocked                  a job kept all others waiting, in a test suite
     |   +-- LaneDied                    the process of a job with lane="process" ended in the midst of it
     |   +-- MessageTooLarge             too many bytes, or nested too deeply
     |   +-- QueueJoinTimeout
@@ -53,6 +54,7 @@ __all__ = [
     "DramatiqError",
     "EnqueueManyFailed",
     "GreenqError",
+    "HubBlocked",
     "Interrupt",
     "LaneDied",
     "MessageTooLarge",
@@ -122,6 +124,10 @@ class LaneDied(GreenqError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.signal, self.exit_code)
+
+
+class HubBlocked(GreenqError):
+    """A job kept the CPU for longer than ``--block-warn`` allows, while GREENQ_BLOCK_ERROR is set."""
 
 
 class MessageTooLarge(GreenqError):

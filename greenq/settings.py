@@ -119,6 +119,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _yes_or_no(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither of 1 and 0, true and false, yes and no, on and off")
+
+
 def _port(text: str) -> int:
     port = _count(text)
     if port > 65535:
@@ -126,6 +134,14 @@ def _port(text: str) -> int:
     return port
 
 
+BLOCK_ERROR = Setting(
+    "GREENQ_BLOCK_ERROR",
+    False,
+    "`0`",
+    _yes_or_no,
+    "Whether a job fails that keeps the CPU for longer than `--block-warn` (100 ms) without waiting, where jobs run in "
+    "greenlets: for test suites.",
+)
 BROKER_URL = Setting(
     "GREENQ_BROKER_URL",
     "",
@@ -190,7 +206,8 @@ WORKER_TIMEOUT = Setting(
     "For how long an idle worker waits for messages before it looks around; it is woken by messages and by a stop.",
 )
 
-SETTINGS: tuple[Setting[str] | Setting[int] | Setting[str | None], ...] = (
+SETTINGS: tuple[Setting[str] | Setting[int] | Setting[bool] | Setting[str | None], ...] = (
+    BLOCK_ERROR,
     BROKER_URL,
     DEAD_MESSAGE_TTL,
     DELAY_QUEUE_PREFETCH,

@@ -232,6 +232,20 @@ class Options:
         kind=kinds.AGE,
         meaning="replace a worker process when it is so old",
     )
+    hard_limit: int = _option(
+        "--hard-limit",
+        kind=kinds.DURATION,
+        meaning="kill the process of a job that goes on for this long after its time limit; at least 500ms",
+        default=30_000,
+        told="30s",
+    )
+    block_warn: int = _option(
+        "--block-warn",
+        kind=kinds.DURATION,
+        meaning="tell which job keeps all others of its process waiting for longer than this; 0 for none",
+        default=100,
+        told="100ms",
+    )
     watch: str | None = _option(
         "--watch",
         kind=kinds.EXISTING_DIRECTORY,

@@ -103,6 +103,14 @@ METRICS: tuple[Metric, ...] = (
         "How long messages waited to be run, from when they were made, or fell due, to the start.",
         WAITS_MS,
     ),
+    Metric(
+        *("greenq_message_blocks_total", _C, _ACTOR, "stretches"),
+        "Times that a job kept all others of its process waiting for longer than --block-warn.",
+    ),
+    Metric(
+        *("greenq_message_blocked_milliseconds_total", _C, _ACTOR, "milliseconds"),
+        "For how long jobs did so, in all.",
+    ),
     Metric("greenq_queue_ready_messages", _R, _QUEUE, "messages", "Messages that wait for a worker."),
     Metric("greenq_queue_reserved_messages", _R, _QUEUE, "messages", "Messages in the hands of workers, of all hosts."),
     Metric("greenq_queue_delayed_messages", _R, _QUEUE, "messages", "Messages that are not due yet."),

@@ -28,6 +28,7 @@ UNKNOWN = "(unknown)"
 _SKIPPED, _ERRORS = OFFSETS["messages_total"], OFFSETS["message_errors_total"]
 _RETRIES, _REJECTS = OFFSETS["message_retries_total"], OFFSETS["message_rejects_total"]
 _REDELIVERIES = OFFSETS["message_redeliveries_total"]
+_BLOCKS, _BLOCKED = OFFSETS["message_blocks_total"], OFFSETS["message_blocked_milliseconds_total"]
 _DURATION, _WAIT = OFFSETS["message_duration_milliseconds"], OFFSETS["message_wait_milliseconds"]
 _DURATION_SUM, _WAIT_SUM = _DURATION + len(DURATIONS_MS), _WAIT + len(WAITS_MS)
 _SHORTEST_MS = DURATIONS_MS[0]
@@ -76,6 +77,8 @@ class Prometheus(Middleware):
             self._sampler = Sampler(
                 self._area, shared.worker_number(), worker, self._record_of, self._look_at_the_clock
             )
+
+            worker.watch.on_block.append(self._count_block)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if self._sampler is not None:
@@ -139,6 +142,11 @@ class Prometheus(Middleware):
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         if self._area is not None:
             self._record_of(message)[_SKIPPED] += 1
+
+    def _count_block(self, message: MessageProxy, kept_ms: float) -> None:
+        record = self._record_of(message)
+        record[_BLOCKS] += 1
+        record[_BLOCKED] += kept_ms
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         if self._area is not None:

@@ -375,6 +375,8 @@ class Supervisor:
             self._tell_waiting(child, report)
         elif event == "remark":
             self._tell_remark(int(report["level"]), str(report["text"]))
+        elif event == "news":
+            self.logger.log(int(report["level"]), "%s: %s", child, report["text"])
         elif event == "changed" and self._exit_code is None:
             self._reload(f"a change of {report.get('what')}")
         elif event == "failed":

@@ -1,7 +1,7 @@
 """What runs inside a worker process of `greenq-worker`: one Worker, from start to exit.
 
     control pipe   the supervisor's commands; its end means that the supervisor died
-    report pipe    what the supervisor is told: remark, waiting, ready, worker_id, job_done,
+    report pipe    what the supervisor is told: remark, news, waiting, ready, worker_id, job_done,
                    taken_back, alone, failed
 
 The process was patched by gevent before this module was imported. The main greenlet
@@ -249,6 +249,10 @@ class WorkerProcess:
         self.worker.lanes.imports = Imports(
             self.options["broker"], tuple(self.options["modules"]), logging=self._logging()
         )
+        watch = self.worker.watch
+        watch.page, watch.report = self.page, self._report
+        watch.block_warn_ms, watch.hard_limit_ms = self.options["block_warn"], self.options["hard_limit"]
+        self.worker.lanes.hard_limit_ms = self.options["hard_limit"]
         self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
         self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")
         # From here on messages may be held, so that a TERM has to stop gracefully.

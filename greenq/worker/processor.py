@@ -37,6 +37,7 @@ from .deadlines import Deadlines
 from .job_marks import marked
 from .lanes import LaneJob, Lanes
 from .outcome import Outcome
+from .watch import Watch
 
 if TYPE_CHECKING:
     from .consumer import ConsumerThread
@@ -54,13 +55,14 @@ _TURN_AFTER_INTERRUPT_S = 0.0005
 class Processor:
     """Carries one message at a time from fetch to verdict, in the slot that calls it."""
 
-    def __init__(self, runtime: Runtime, broker: Broker, deadlines: Deadlines, lanes: Lanes) -> None:
+    def __init__(self, runtime: Runtime, broker: Broker, deadlines: Deadlines, lanes: Lanes, watch: Watch) -> None:
         self.logger = get_logger(__name__, type(self))
         self._runtime = runtime
         self._next_turn = 0.0
         self._broker = broker
         self._deadlines = deadlines
         self._lanes = lanes
+        self._watch = watch
 
     def process(self, message: MessageProxy, consumer: ConsumerThread, guard: Guard) -> AsyncJob | LaneJob | None:
         """Run a message's actor and hand its verdict over. Switches when the actor does.
@@ -79,13 +81,18 @@ class Processor:
                     if job is not None:
                         return job
                 outcome = self.perform(message, actor, guard)
+                if self._watch.fails_blockers:
+                    outcome = self._watch.outcome_of(guard, outcome)
             self.judge(message, actor, outcome, guard)
         consumer.completer.hand_over(self.settle(message, consumer.writes_follow_ups))
         return None
 
     def finish(self, job: AsyncJob | LaneJob) -> None:
         """Hand over the verdict on a job that has run on the asyncio loop, or in a lane. May switch: hooks run here."""
-        self.judge(job.message, job.actor, job.take_outcome(), job)
+        outcome = job.take_outcome()
+        if self._watch.fails_blockers:
+            outcome = self._watch.outcome_of(job, outcome)
+        self.judge(job.message, job.actor, outcome, job)
         job.consumer.completer.hand_over(self.settle(job.message, job.consumer.writes_follow_ups))
 
     # -- resolve

@@ -88,7 +88,7 @@ class Worker:
         self.deadlines = Deadlines(self.runtime)
         self.watch = Watch(self.runtime, self.deadlines)
         self.lanes = Lanes(self.runtime, self.deadlines, threads=lane_threads, processes=lane_processes)
-        processor = Processor(self.runtime, broker, self.deadlines, self.lanes)
+        processor = Processor(self.runtime, broker, self.deadlines, self.lanes, self.watch)
         self.slots = Slots(self.runtime, broker, processor, self.concurrency)
         self.solitude = Solitude(self.runtime, self.slots)
         #: How many messages were given back unfinished when the time to stop ran out.

@@ -24,6 +24,7 @@ class Host(Protocol):
 
     #: Whether it takes no other job.
     is_spent: bool
+    has_own_process: bool
 
     def prepare(self) -> None:
         """Be ready for a job. Switches the first time, perhaps for seconds.
@@ -152,6 +153,11 @@ class LaneJob:
             self.host = host
         self._news.set()
         return True
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return self.host is not None and self.host.has_own_process
 
     # -- interrupts
 

@@ -90,6 +90,8 @@ class ProcessHost:
       hard_limit_s(float): Seconds that a job may take to end after its time limit.
     """
 
+    has_own_process = True
+
     def __init__(self, runtime: Runtime, number: int, imports: Imports | None, hard_limit_s: float) -> None:
         self.is_spent = False
         self._runtime = runtime

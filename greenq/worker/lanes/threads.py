@@ -26,6 +26,8 @@ class ThreadHost:
       number(int): For its name in the log.
     """
 
+    has_own_process = False
+
     def __init__(self, runtime: Runtime, number: int) -> None:
         self.is_spent = False
         self._runtime = runtime
