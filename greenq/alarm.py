@@ -17,6 +17,7 @@ but what holds the interpreter. The same goes for a job that gets the CPU when t
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from time import monotonic
@@ -124,5 +125,7 @@ def _is_spared(frame: Any) -> bool:
 
 #: This process's.
 alarm = Alarm()
-# A child that was forked has no timer, and is not to have one.
+# A child that was forked has no timer, and is not to have one. Nor is an interpreter that ends: with its
+# handlers gone the signal would kill it.
 os.register_at_fork(after_in_child=alarm.stop)
+atexit.register(alarm.stop)

@@ -23,7 +23,7 @@ from greenlet import GreenletExit, getcurrent, gettrace, settrace
 
 from .cpu import cpu
 from .runtime import Place, places
-from .shared_page import name_bytes
+from .shared_page import LONGEST_ID
 from .thread_guard import ThreadGuard
 
 if TYPE_CHECKING:
@@ -134,11 +134,12 @@ class _Guard:
 
     def begin(self, message: Any, message_id: str) -> None:
         self.message = message
-        self.shown = name_bytes(message_id)
+        name = message_id.encode("utf-8", "replace")  # as shared_page.name_bytes has it, without a call
+        self.shown = name if len(name) <= LONGEST_ID else b""
         cpu.begin(self._greenlet, self)
 
     def end(self) -> None:
-        cpu.end(self._greenlet)
+        cpu.jobs.pop(self._greenlet, None)
 
     def run(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # An alarm may strike between any two lines here: the mark is set and cleared where what it raises

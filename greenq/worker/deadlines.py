@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..cpu import cpu
 from ..errors import TimeLimitExceeded
 from ..runtime import Interruptible, Runtime, Timer
 
@@ -81,7 +82,7 @@ class Deadlines:
           limit_ms(float): May be infinity.
           soft_ms(float): After how many ``on_soft`` is called. Default: never.
         """
-        now = time.monotonic()
+        now = cpu.since = time.monotonic()  # the actor's own code starts here
         at, stage = now + limit_ms / 1000, _LIMIT
         if at != _NEVER:
             guard.ends_at = at

@@ -143,9 +143,14 @@ class Watch:
         has_turned, self._seen_turns = self._turns != self._seen_turns, self._turns
         since, task, job = cpu.since, cpu.task, cpu.job
         kept_s = now - since
-        if task is cpu.hub or kept_s < _LOOK_EVERY_S or cpu.since != since:
+        if task is cpu.hub or cpu.task is not task:
+            job = None
+        elif since == 0.0:
+            cpu.since, job = now, None  # it is watched from now on
+        elif kept_s < _LOOK_EVERY_S:
             job = None
         else:
+            cpu.is_long = True
             self._seen = (since, whereabouts(places(sys._current_frames().get(cpu.thread))))
             if kept_s >= _TELL_AT_ONCE_S and self._told_since != since:
                 self._told_since = since
@@ -246,7 +251,7 @@ class Watch:
     def outcome_of(self, job: Guard | AsyncJob | LaneJob, outcome: Outcome) -> Outcome:
         """The outcome of a job; where ``fails_blockers``, a failure if it has kept the others waiting."""
         if cpu.job is job:
-            cpu.takes(cpu.job)  # what has not been noted yet
+            cpu.note()  # what has not ended yet
         kept_ms = job.blocked_s * 1000
         if not kept_ms or outcome.exception is not None or outcome.skipped_by is not None:
             return outcome

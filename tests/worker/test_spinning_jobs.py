@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -289,8 +290,12 @@ class Watchful(greenq.Middleware):
 
 @greenlets_only
 def test_of_ten_thousand_jobs_that_straddle_their_limit_none_strays(broker, start, monkeypatch, caplog):
+    import gevent
+
     from greenq import alarm as alarms
 
+    in_hub = []
+    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *error: in_hub.append(error))
     # As tight as can be: the alarm rings within microseconds of the end of the job's own code.
     monkeypatch.setattr(alarms, "GRACE_S", 0.0)
     monkeypatch.setattr(alarms, "_AGAIN_S", 0.0002)
@@ -324,6 +329,7 @@ def test_of_ten_thousand_jobs_that_straddle_their_limit_none_strays(broker, star
 
     assert not strays
     assert not watchful.strays
+    assert not in_hub
     assert not [record for record in caplog.records if "outside of its actor" in record.getMessage()]
     assert not [record for record in caplog.records if record.name.startswith("greenq.brokers")]
     assert len(cut) > 100, "the alarm did ring"
@@ -392,3 +398,38 @@ def test_a_job_that_swallows_its_interrupt_ends_as_it_likes(broker, start, ends)
 
     assert ends.exceptions == [type(None)]
     assert not broker.dead_letters
+
+
+@pytest.mark.starts_both_worlds
+def test_a_process_that_ends_with_its_worker_running_is_not_killed_by_the_alarm():
+    program = """
+        import gevent.monkey; gevent.monkey.patch_all()
+        import ctypes, sys, threading, time
+        import greenq
+        from greenq.brokers.stub import StubBroker
+
+        broker = StubBroker()
+        began = threading.Event()
+
+        @greenq.actor(broker=broker, time_limit=200)
+        def work():
+            began.set()
+            ends_at = time.monotonic() + 0.15
+            while time.monotonic() < ends_at:
+                pass
+            sys.stdout.write("ran ")
+
+        work.send()
+        greenq.Worker(broker).start()
+        began.wait()
+
+        class Slow:  # it dies when signals have no handlers any more
+            def __del__(self, pause=ctypes.CDLL(None).usleep):
+                pause(400_000)
+
+        keep = Slow()
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "ran "
