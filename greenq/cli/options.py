@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -320,7 +320,43 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
             require("watchfiles", "--watch")
         except ModuleNotFoundError as error:
             parser.error(f"{error} Or take --watch-use-polling, which needs nothing.")
+    warnings += _doubts(values, parser.error)
     return Options(**values, settings_file=table.path if table else None, warnings=tuple(warnings))
+
+
+def _doubts(values: Mapping[str, Any], fail: Callable[[str], NoReturn]) -> Iterator[str]:
+    """What to warn of in options that do not go well together; those that cannot work end the command."""
+    jobs, concurrency, limit = values["max_jobs"], values["concurrency"], values["max_memory"]
+    if jobs is not None and jobs < concurrency:
+        yield (
+            f"--max-jobs {jobs} is less than --concurrency {concurrency}: a worker begins up to {concurrency} jobs at "
+            "once, so it does more than it is to do, and is replaced again and again."
+        )
+    if limit is None:
+        return
+    there_is = machine_memory()
+    if there_is is not None and limit >= there_is:
+        fail(
+            f"--max-memory is {limit >> 20} MiB, and this machine, or its container, has {there_is >> 20} MiB: the "
+            "kernel would kill a worker before it is replaced. Give --max-memory less"
+        )
+    if there_is is not None and limit * values["processes"] >= there_is:
+        yield (
+            f"--processes {values['processes']} of up to --max-memory {limit >> 20} MiB each are more than the "
+            f"{there_is >> 20} MiB of this machine, or its container: the kernel may kill some of them first."
+        )
+
+
+def machine_memory() -> int | None:
+    """The bytes of memory that there are here for all processes; None if that is not known."""
+    limits = []
+    try:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        with open("/sys/fs/cgroup/memory.max") as file:
+            limits.append(int(file.read()))
+    except (OSError, ValueError):
+        pass  # no such file, or "max" in it
+    return min(limits, default=None)
 
 
 def _value(option: Option, given: Any, table: Table | None, fail: Callable[[str], NoReturn]) -> Any:

@@ -9,6 +9,7 @@ from textwrap import dedent
 import pytest
 
 from greenq import __version__
+from greenq.cli import options as cli_options
 from greenq.cli import pyproject
 from greenq.cli.kinds import FLAG
 from greenq.cli.options import OPTIONS, parse_options
@@ -53,7 +54,28 @@ def test_durations_have_units_and_options_may_be_abbreviated():
     assert parse_options(["app", "--max-age", "1d"]).max_age == 86_400_000
 
 
-def test_sizes_have_units():
+def test_a_limit_of_memory_that_the_machine_does_not_have_ends_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(cli_options, "machine_memory", lambda: 1 << 30)
+
+    with pytest.raises(SystemExit):
+        parse_options(["app", "--max-memory", "1G"])
+
+    assert "--max-memory is 1024 MiB, and this machine, or its container, has 1024 MiB" in capsys.readouterr().err
+
+
+def test_options_that_do_not_go_well_together_are_warned_of(monkeypatch):
+    monkeypatch.setattr(cli_options, "machine_memory", lambda: 1 << 30)
+    arguments = ["app", "-p", "3", "-c", "5", "--max-jobs", "4", "--max-memory", "400M"]
+
+    (jobs, memory) = parse_options(arguments).warnings
+
+    assert "--max-jobs 4 is less than --concurrency 5" in jobs
+    assert "--processes 3 of up to --max-memory 400 MiB each are more than the 1024 MiB" in memory
+    assert parse_options([*arguments, "-p", "2", "-c", "4"]).warnings == ()
+
+
+def test_sizes_have_units(monkeypatch):
+    monkeypatch.setattr(cli_options, "machine_memory", lambda: None)
     for text, size in (("512M", 512 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29), ("64 MB", 64 << 20)):
         assert parse_options(["app", "--max-memory", text]).max_memory == size
 
