@@ -26,20 +26,24 @@ def leak(number):
 )
 
 
-def test_a_worker_that_has_done_its_jobs_is_replaced_by_a_fresh_one_that_is_ready_before(run, folder):
+def test_a_worker_that_has_done_its_jobs_works_on_until_a_fresh_one_is_ready(run, folder):
     command = run("app", "-p", "1", "--max-jobs", "3")
     (old,) = command.wait_until_ready()
+    write_module(folder, "app", APP + "\nwhile not (HERE / 'open').exists():\n    time.sleep(0.01)\n")
     for number in range(5):
         enqueue(folder, "say", number)
 
     command.wait_for(
         rf"Worker 1 \(PID {old}\) is recycled, because it has done \d+ jobs \(--max-jobs 3\): a fresh worker"
     )
-    command.wait_for(rf"Worker 1 \(PID {old}\) exited with code 0, recycled")
     enqueue(folder, "say", "more")
-    command.wait_for("said more")
+    command.wait_for(rf"\[PID {old}\].* said more")
+    assert not command.matches("Stopping: running jobs")
+    (folder / "open").touch()
 
-    assert command.log.index("ready", command.log.index("is recycled")) < command.log.index("Stopping: running jobs")
+    command.wait_for(rf"Worker 1 \(PID {old}\) exited with code 0, recycled")
+    enqueue(folder, "say", "enough")
+    command.wait_for("said enough")
     assert len(command.matches(r"said \d")) == 5
 
 
