@@ -41,7 +41,10 @@ IN_BOTH_WORLDS = [
 ]
 
 #: The modules that stop RabbitMQ's servers, or have their own, are a lane.
-OUTAGES = [f"tests/integration/test_rabbitmq_{name}.py" for name in ("ledger", "outages", "failover", "tls")]
+OUTAGES = [f"tests/integration/test_rabbitmq_{name}.py" for name in ("outages", "failover", "tls")]
+
+#: What kills commands and restarts their brokers is two more lanes, in one world alone: commands are processes.
+CHAOS = "tests/chaos"
 
 #: Which of the other tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
@@ -67,9 +70,15 @@ class World(NamedTuple):
     def lanes(self) -> dict[str, list[str]]:
         """The arguments of pytest for each lane in this world."""
         # What is named itself is not ignored.
-        files = [each for each in self.files if each not in OUTAGES] + [f"--ignore={each}" for each in OUTAGES]
+        apart = [*OUTAGES, CHAOS]
+        files = [each for each in self.files if each not in apart] + [f"--ignore={each}" for each in apart]
         others = {name: self._of("not in_time", [*files, "-k", names]) for name, names in LANES.items()}
         return {"RabbitMQ's outages": self._of("not in_time", OUTAGES), **others}
+
+    def chaos(self) -> dict[str, list[str]]:
+        """The arguments of pytest for the lanes of what kills commands and restarts brokers."""
+        names = {"RabbitMQ's chaos": "rabbitmq", "others' chaos": "not rabbitmq"}
+        return {name: self._of("not in_time", [CHAOS, "-k", chosen]) for name, chosen in names.items()}
 
     def in_time(self) -> list[str]:
         """The arguments of pytest for the tests that are in time."""
@@ -169,6 +178,7 @@ def main() -> int:
         types.passed()
         return 1
     lanes = {f"{name}, {lane}": given for name, world in WORLDS.items() for lane, given in world.lanes().items()}
+    lanes.update(WORLDS["threads"].chaos())
     codes = [run(lanes, types)]
     for name, world in WORLDS.items():
         codes.append(run({f"{name}, in time": world.in_time()}))

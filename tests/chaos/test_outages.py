@@ -18,7 +18,7 @@ import pytest
 from tests.support.company import LEASE_MS, Company
 from tests.support.places import Place
 from tests.support.proxy import TO_CLIENT, TO_SERVER, proxy_to
-from tests.support.rabbitmq_server import rabbitmq_server
+from tests.support.rabbitmq_server import shared_server as shared_rabbitmq
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE_S
 
@@ -84,10 +84,10 @@ def test_redis_is_killed_and_its_network_fails_and_all_that_was_confirmed_runs_o
             company.assert_nothing_is_wrong()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rabbitmq_node():
-    with rabbitmq_server() as server:
-        yield server
+    """It is killed."""
+    return shared_rabbitmq()
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq-classic", "rabbitmq-quorum"])

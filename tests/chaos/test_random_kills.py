@@ -52,8 +52,7 @@ def test_nothing_is_lost_or_run_twice_without_a_reason_when_anything_is_killed(k
             while time.monotonic() < ends_at or len(company.disturbed) < 3:
                 next(kills)
 
-            # The longer it lasts the more is left to be run, much of it under suspicion, one after the other.
-            company.settle(2 * PATIENCE_S + LASTS_S)
+            company.settle()
 
             print(company.summary(), file=sys.stderr)
             company.assert_nothing_is_wrong()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -182,16 +183,24 @@ class Company:
                 found.append(each)
         return found
 
-    def settle(self, patience_s: float = PATIENCE_S) -> None:
-        """Send nothing more, and wait until everything has run."""
+    def settle(self) -> None:
+        """Send nothing more, and wait until everything has run; or until nothing comes to its end any more.
+
+        After many kills much is under suspicion, and runs one after the other.
+        """
         self._end_mortals()
         self._sender.say()
         self._sender.process.wait(PATIENCE_S)
         self.at_work()
-        with suppress(AssertionError):  # what is missing is told by problems()
-            until(lambda: not self.lost(), patience_s, look_every_s=0.2)  # each look takes dead letters in hand
-            for name in QUEUES:
-                self._place.join(self.broker, name)
+        left, last_at = -1, time.monotonic()
+        while missing := len(self.lost()):
+            if missing != left:
+                left, last_at = missing, time.monotonic()
+            elif time.monotonic() - last_at > PATIENCE_S:
+                return  # what is missing is told by problems()
+            time.sleep(0.2)  # each look takes dead letters in hand
+        for name in QUEUES:
+            self._place.join(self.broker, name)
 
     def problems(self) -> list[str]:
         """What is wrong, a line each; see Ledger.unexplained."""

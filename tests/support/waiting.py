@@ -45,9 +45,9 @@ def beside(run: Any, *args: Any) -> Iterator[None]:
     assert not errors, errors
 
 
-def until(happened: Any, patience_s: float = PATIENCE_S, *, look_every_s: float = 0.01) -> None:
+def until(happened: Any) -> None:
     """Wait until this is so, for what no event tells."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(look_every_s)
+        time.sleep(0.01)

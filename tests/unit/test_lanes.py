@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.brokers import CASES
 from tests.contract.conftest import ON_GREENLETS, ON_THREADS
-from tests.lanes import IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
+from tests.lanes import CHAOS, IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
 from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
@@ -113,6 +113,15 @@ def test_what_stops_rabbitmqs_servers_is_in_one_lane_and_no_other_has_it(world):
     for given in others:
         assert not set(OUTAGES) & set(given)
         assert {f"--ignore={each}" for each in OUTAGES} <= set(given)
+
+
+def test_what_kills_commands_is_in_lanes_of_its_own():
+    for world in WORLDS.values():
+        for given in world.lanes().values():
+            assert CHAOS not in given
+            assert f"--ignore={CHAOS}" in given or set(OUTAGES) <= set(given)
+    rabbitmq, others = WORLDS["threads"].chaos().values()
+    assert (rabbitmq[:3], others[:3]) == ([CHAOS, "-k", "rabbitmq"], [CHAOS, "-k", "not rabbitmq"])
 
 
 def test_what_is_in_time_is_looked_for_where_it_is():
