@@ -285,11 +285,31 @@ class _JobThread:
         self._hub = hub = gevent.get_hub()
         hub.SYSTEM_ERROR = ()  # see contain_exits
         hub.handle_error = self._handle_error  # type: ignore[method-assign, assignment]
-        # Its loop also has to go on while all that wait in it are to be woken by other threads.
+        # With this its loop also goes on while all that wait in it are to be woken by other threads.
         self._keeper = hub.loop.async_()
-        self._keeper.start(_come_to_a_line)
+        self._keeper.start(self._come_to_a_line)
+        self._is_woken = False
+        self._waiter: Any = None
         # It has begun when the first interrupt comes, whose strike it would not survive before.
         gevent.sleep(0)
+
+    def wait(self) -> None:
+        # In the hub: whoever waits for a lock that a job has released is woken there.
+        while not self._is_woken:
+            self._waiter = Waiter(self._hub)
+            try:
+                self._waiter.get()
+            finally:
+                self._waiter = None
+        self._is_woken = False
+
+    def wake(self) -> None:
+        self._is_woken = True
+        self._keeper.send()
+
+    def _come_to_a_line(self) -> None:
+        if self._is_woken and self._waiter is not None:
+            self._waiter.switch(None)
 
     def guard(self) -> _NativeGuard:
         """A guard for the thread's next job."""
@@ -297,7 +317,8 @@ class _JobThread:
         return guard
 
     def close(self) -> None:
-        """Let go of the hub, at the thread's end."""
+        """Let go of the hub, at the thread's end, once it has done what was left to it."""
+        gevent.sleep(0)
         self._keeper.close()
         self._hub.destroy(destroy_loop=True)
 
@@ -325,11 +346,6 @@ class _NativeGuard(ThreadGuard):
         if is_sent:
             self._keeper.send()
         return is_sent
-
-
-def _come_to_a_line() -> None:
-    for _ in (1, 2):
-        pass
 
 
 class GreenletRuntime:
@@ -411,6 +427,7 @@ class GreenletRuntime:
     job_thread = staticmethod(_JobThread)
     main_hub = staticmethod(_find_main_hub)
     native_lock = staticmethod(_allocate_lock)
+    native_rlock = staticmethod(get_original("_thread", "RLock"))
     native_socket = staticmethod(get_original("socket", "socket"))
 
 

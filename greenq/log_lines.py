@@ -61,6 +61,7 @@ def configure(
     log_format: str = "text",
     task_name: Callable[[], str] | None = None,
     pause: Callable[[float], object] = time.sleep,
+    lock: Callable[[], Any] | None = None,
 ) -> None:
     """Have the root logger write lines.
 
@@ -71,11 +72,17 @@ def configure(
         instead of being printed.
       task_name(Callable[[], str]): Names whoever logs. Default: the thread's name.
       pause(Callable[[float], object]): Waits for so many seconds; see LineHandler.
+      lock(Callable[[], Lock]): Makes the locks of logging, which its holder may acquire again. Default: as Python
+        does; where gevent has patched, who waits for such a lock of another thread's may wait until that thread
+        waits for something itself.
 
     Raises:
       OSError: The file cannot be opened for writing.
     """
     handler = LineHandler(_STDERR if log_file is None else _open(log_file), pause)
+    if lock is not None:
+        handler.lock = lock()
+        logging._lock = lock()  # type: ignore[attr-defined]
     if log_file is not None:
         handler.path = os.path.abspath(log_file)
     if log_format == "json":

@@ -155,6 +155,14 @@ class JobThread(Protocol):
         """A guard for its next job."""
         ...
 
+    def wait(self) -> None:
+        """Wait until it is woken; what its jobs have left behind goes on meanwhile."""
+        ...
+
+    def wake(self) -> None:
+        """End its wait, or the next one. For any other thread."""
+        ...
+
     def close(self) -> None:
         """It ends, and runs no job any more."""
         ...
@@ -242,6 +250,10 @@ class Runtime(Protocol):
 
     def native_lock(self) -> Any:
         """A lock of the operating system, with ``acquire(blocking, timeout)`` and ``release``."""
+        ...
+
+    def native_rlock(self) -> Any:
+        """The same that the thread which holds it may acquire again; greenlets of one thread are no others to it."""
         ...
 
     def native_socket(self, family: int, kind: int) -> Any:

@@ -42,8 +42,15 @@ def _guard() -> ThreadGuard:
 class _JobThread:
     def __init__(self, name: str) -> None:
         threading.current_thread().name = name
+        self._is_woken = threading.Semaphore(0)
 
     guard = staticmethod(_guard)
+
+    def wait(self) -> None:
+        self._is_woken.acquire()
+
+    def wake(self) -> None:
+        self._is_woken.release()
 
     def close(self) -> None:
         pass
@@ -120,6 +127,7 @@ class ThreadRuntime:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     native_lock = staticmethod(threading.Lock)
+    native_rlock = staticmethod(threading.RLock)
     job_thread = staticmethod(_JobThread)
 
     def main_hub(self) -> None:

@@ -184,7 +184,9 @@ class WorkerProcess:
         sys.argv[:] = self.options["argv"]
         how = self._logging()
         if how is not None:
-            configure(**how, task_name=self._runtime.task_name, pause=_stand_still(self._runtime))
+            runtime = self._runtime
+            pause = _stand_still(runtime)
+            configure(**how, task_name=runtime.task_name, pause=pause, lock=runtime.native_rlock)
 
     def _logging(self) -> dict[str, Any] | None:
         """How this process and those of its lanes log; None if the application sees to that."""

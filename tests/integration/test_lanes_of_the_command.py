@@ -25,6 +25,16 @@ def hash_in_thread():
         hashlib.pbkdf2_hmac("sha256", b"x", b"y", 200_000)
     log.info("hashed")
 
+@greenq.actor(lane="thread", max_retries=0)
+def chatter(number):
+    for line in range(1000):
+        log.info("chatter %d, line %d.", number, line)
+
+@greenq.actor(max_retries=0)
+def murmur(number):
+    for line in range(1000):
+        log.info("murmur %d, line %d.", number, line)
+
 @greenq.actor(lane="process", max_retries=0)
 def hold_in_process(text):
     log.info("holding %s in %d, child of %d", text, os.getpid(), os.getppid())
@@ -82,6 +92,17 @@ def test_a_job_that_computes_in_a_thread_lets_its_neighbours_go_on(run, folder):
     assert not command.matches("hashed")
     (folder / "go").touch()
     command.wait_for("hashed")
+
+
+def test_threads_and_greenlets_log_at_the_same_time(run, folder):
+    command = run("app", "-p", "1")
+    command.wait_until_ready()
+    for number in range(4):
+        enqueue(folder, "chatter", number)
+        enqueue(folder, "murmur", number)
+
+    lines = command.wait_for(r"\[INFO\] (chatter|murmur) (\d), line (\d+)\.", 8000)
+    assert len(set(lines)) == 8000
 
 
 def test_a_job_in_a_process_logs_prints_and_sends_as_any_other(run, folder):

@@ -225,6 +225,30 @@ def test_interrupts_strike_in_the_actors_own_code_alone(broker, start):
     assert {type(each) for each in ends} <= {type(None), TimeLimitExceeded}
 
 
+def test_a_lock_that_jobs_in_threads_share_goes_from_one_to_the_next(broker, start):
+    lock, count = threading.Lock(), []
+
+    def use():
+        for _ in range(50):
+            with lock:
+                count.append(sum(range(3000)))  # long enough that the others come and wait
+
+    @greenq.actor(broker=broker, lane="thread")
+    def in_a_thread():
+        use()
+
+    @greenq.actor(broker=broker)
+    def in_a_slot():
+        use()
+
+    in_a_thread.send_many([()] * 4)
+    in_a_slot.send_many([()] * 4)
+    start(lane_threads=4)
+    broker.join("default", timeout=1000 * PATIENCE_S)
+
+    assert len(count) == 400
+
+
 @only_patched
 def test_a_full_lane_keeps_its_jobs_waiting_and_their_clocks_stand_still(broker, start):
     go, begun, ran = threading.Event(), threading.Event(), []

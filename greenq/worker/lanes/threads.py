@@ -14,7 +14,7 @@ from ..outcome import Outcome
 
 if TYPE_CHECKING:
     from ...actor import Actor
-    from ...runtime import Guard, Place, Request, Runtime
+    from ...runtime import Guard, JobThread, Place, Request, Runtime
     from .job import LaneJob
 
 
@@ -32,25 +32,31 @@ class ThreadHost:
         self.is_spent = False
         self._runtime = runtime
         self._number = number
-        self._is_started = False
-        #: Released when there is a job, or none will come any more.
-        self._mail = runtime.native_lock()
-        self._mail.acquire()
+        self._thread: JobThread | None = None
+        self._failure: Exception | None = None
+        #: What it is to do next; None to end.
         self._errand: _Errand | None = None
         self._guard: Guard | None = None
 
     # -- the slot's side
 
     def prepare(self) -> None:
-        if not self._is_started:
-            self._runtime.start_native_thread(self._serve, name=f"lane {self._number}")
-            self._is_started = True
+        if self._thread is not None:
+            return
+        started = self._runtime.request()
+        self.is_spent = True  # unless all goes well
+        self._runtime.start_native_thread(lambda: self._serve(started), name=f"lane {self._number}")
+        started.wait()
+        if self._failure is not None:
+            raise self._failure
+        self.is_spent = False
 
     def perform(self, job: LaneJob, context: contextvars.Context) -> Outcome:
         message = job.message._message
         errand = _Errand(job.actor, message.args, message.kwargs, context, self._runtime.request())
+        assert self._thread is not None
         self._errand = errand
-        self._mail.release()
+        self._thread.wake()
         try:
             errand.request.wait()
         except BaseException:  # somebody killed the slot, and the thread works for nobody
@@ -72,26 +78,36 @@ class ThreadHost:
         pass  # nobody can kill a thread
 
     def close(self) -> None:
-        if self._is_started:
-            self._mail.release()
+        if self._thread is not None:
+            self._thread.wake()
 
     # -- the thread's side
 
-    def _serve(self) -> None:
-        thread = self._runtime.job_thread(f"lane {self._number}")
+    def _serve(self, started: Request) -> None:
         try:
-            while True:
-                self._mail.acquire()
-                errand, self._errand = self._errand, None
-                if errand is None:
-                    return
-                self._guard = guard = thread.guard()
-                errand.run(guard)
-                self._guard = None
-                self._runtime.answer([errand.request])
-                del errand, guard
+            self._thread = thread = self._runtime.job_thread(f"lane {self._number}")
+        except Exception as error:  # no more files, which a hub needs
+            self._failure = error
+            return
+        finally:
+            self._runtime.answer([started])
+        try:
+            while self._run_next(thread):
+                pass
         finally:
             thread.close()
+
+    def _run_next(self, thread: JobThread) -> bool:
+        """Wait for an errand and run it; False if it was to end instead."""
+        thread.wait()
+        errand, self._errand = self._errand, None
+        if errand is None:
+            return False
+        self._guard = guard = thread.guard()
+        errand.run(guard)
+        self._guard = None
+        self._runtime.answer([errand.request])
+        return True
 
 
 class _Errand:
