@@ -17,6 +17,18 @@ APP = (
     HOLDING_APP
     + """
 import ctypes, hashlib, re, threading
+from greenq.results import Results
+from greenq.results.backends import SqliteBackend
+
+broker.add_middleware(Results(backend=SqliteBackend(str(HERE / "results.db")), store_results=True))
+
+@greenq.actor
+def seven():
+    return 7
+
+@greenq.actor(lane="process", max_retries=0)
+def wait_for_another():
+    log.info("the other says %r", seven.send().get_result(block=True))
 
 @greenq.actor(lane="thread", max_retries=0)
 def hash_in_thread():
@@ -131,6 +143,12 @@ def test_a_job_in_a_process_logs_prints_and_sends_as_any_other(run, folder):
     command.wait_for("said here")
     enqueue(folder, "more")
     assert command.wait_for(r"of another module, in (\d+)") == [pid]
+
+
+def test_a_job_in_a_process_reads_the_result_of_another_message(run, folder):
+    command = run("app", "-p", "1")
+    enqueue(folder, "wait_for_another")
+    command.wait_for("the other says 7")
 
 
 def test_the_json_log_of_a_process_is_marked_with_the_job(run, folder):

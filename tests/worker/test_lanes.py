@@ -526,6 +526,15 @@ def test_a_job_that_swallows_its_interrupt_is_killed_at_the_hard_limit_and_nobod
     assert result_of(held) == int((tmp_path / "held").read_text())
 
 
+def test_a_process_that_is_stuck_in_c_is_killed_at_the_hard_limit(lanes, tmp_path):
+    worker = lanes()
+    worker.lanes.hard_limit_ms = 200
+
+    sent = lane_actors.hold_the_interpreter.send_with_options(args=(str(tmp_path / "pid"),), time_limit=100)
+    assert "TimeLimitExceeded" in reason_of(sent)
+    assert result_of(lane_actors.add.send(1, 2)) == 3
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [("segfault", "was killed by SIGSEGV"), ("exit", "ended with code 3"), ("kill", "was killed by SIGKILL")],
