@@ -1,4 +1,4 @@
-"""Messages that may have killed their workers, with the real command: who is innocent is cleared."""
+"""Messages that kill their workers, with the real command: they end as dead letters, and nobody else does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.redis_server import shared_server
 from tests.support.waiting import until
 
 APP = """
-import os, pathlib, time
+import ctypes, os, pathlib, time
 import greenq
 
 HERE = pathlib.Path(__file__).parent
@@ -27,12 +27,33 @@ def note(event, name):
     os.write(_fd, f"{event} {name} {os.getpid()}\\n".encode())
 
 @greenq.actor(max_retries=0)
+def sleep(name):
+    note("start", name)
+    time.sleep(1)
+    note("end", name)
+
+@greenq.actor(max_retries=0)
 def wait(name):
     note("start", name)
     while not (HERE / "go").exists():
         time.sleep(0.05)
     note("end", name)
+
+@greenq.actor(max_retries=0)
+def die(how):
+    note("start", how)
+    time.sleep(0.3)  # the neighbours begin
+    if how == "exit":
+        os._exit(1)
+    if how == "segfault":
+        ctypes.string_at(0)
+    note("busy", how)
+    while True:  # until it is killed from outside, as the kernel does it where memory is full
+        pass
 """
+
+#: Each way to die, and how it is told.
+WAYS = {"exit": "exited with code 1", "segfault": "was killed by SIGSEGV", "kill": "was killed by SIGKILL"}
 
 
 class Place:
@@ -92,6 +113,28 @@ def run(place):
     yield start
     for command in commands:
         command.end()
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_deaths_and_its_neighbours_are_done(run, place, how):
+    neighbours = [f"neighbour-{number}" for number in range(50)]
+    place.send("sleep", *neighbours[:25])
+    place.send("die", how)
+    place.send("sleep", *neighbours[25:])
+
+    run("-p", "1", "-c", "100")
+    for death in range(3 if how == "kill" else 0):
+        until(lambda death=death: len(place.pids(how, "busy")) == death + 1)
+        os.kill(place.pids(how)[-1], signal.SIGKILL)
+    until(lambda: place.letters() and place.is_done())
+
+    assert len(place.pids(how)) == 3
+    (letter,) = place.letters()
+    assert letter.message.actor_name == "die"
+    assert letter.reason.startswith(f"Its worker was lost 3 times while it ran: the last {WAYS[how]}; ")
+    assert letter.reason.endswith(" MiB.")
+    assert place.count("end") == dict.fromkeys(neighbours, 1)
+    assert max(place.count("start").values()) <= 3  # its own run, and those that two deaths cut short
 
 
 def test_deaths_that_nobody_saw_condemn_nobody_and_make_suspects_that_run_one_at_a_time(run, place):
