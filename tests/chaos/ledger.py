@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 #: The module that the command runs. A job waits for its file, or ends by itself.
 APP = """
-import os, pathlib, signal, time
+import ctypes, os, pathlib, signal, time
 import greenq
 from greenq.errors import Shutdown
 
@@ -38,6 +38,44 @@ def die(name):
     if not (HERE / "died").exists():
         (HERE / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    note("end", name)
+
+def is_first(name):
+    marker = HERE / ("was stuck in " + name)
+    if marker.exists():
+        return False
+    marker.touch()
+    return True
+
+@greenq.actor(max_retries=0, time_limit=1000)
+def spin_on(name):
+    note("start", name)
+    if is_first(name):
+        while True:
+            try:
+                while True:
+                    pass
+            except BaseException:
+                pass
+    note("end", name)
+
+@greenq.actor(max_retries=0, time_limit=1000)
+def wait_on(name):
+    note("start", name)
+    if is_first(name):
+        while True:
+            try:
+                time.sleep(0.05)
+            except BaseException:
+                pass
+    note("end", name)
+
+@greenq.actor(max_retries=0, time_limit=60_000)
+def hold_the_interpreter(name):
+    note("start", name)
+    if is_first(name):
+        while True:
+            ctypes.PyDLL(None).sleep(3600)
     note("end", name)
 
 @greenq.actor(max_retries=0)
@@ -70,6 +108,9 @@ def spin(name):
         pass
     note("end", name)
 """
+
+#: Jobs that cannot be interrupted, at their first run; at the next one they end at once.
+WAYS_TO_BE_STUCK = ("spin_on", "wait_on", "hold_the_interpreter")
 
 
 class Entry(NamedTuple):
