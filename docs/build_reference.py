@@ -39,6 +39,7 @@ OUTLINE = [
         "The broker and the encoder that count where none is given.",
         ["get_broker", "set_broker", "get_encoder", "set_encoder", "get_logger"],
     ),
+    Section("Inside a job", "What a job can say of itself: see [what runs](sight.md).", ["progress"]),
     Section(
         "Actors and messages",
         "With all options in tables: [actors and their options](actors.md). What messages look like outside of Python: "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, Consumer, MessageProxy, get_broker, set_broker
 from .composition import group, pipeline
+from .current_job import progress
 from .encoder import Encoder, JSONEncoder, PickleEncoder
 from .errors import (
     ActorNotFound,
@@ -109,6 +110,7 @@ __all__ = [
     "get_logger",
     "group",
     "pipeline",
+    "progress",
     "remaining_ms",
     "set_broker",
     "set_encoder",

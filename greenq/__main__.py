@@ -24,6 +24,7 @@ from .exit_codes import ExitCode
 # the interpreter.
 if TYPE_CHECKING:
     from .cli.options import Options
+    from .control_socket import ControlSocket
     from .metrics.shared import SharedFile
     from .supervisor import Launch
 
@@ -58,6 +59,9 @@ _FORK = (
 # The fork function that tells of changes.
 _WATCH = "greenq.watcher:watch"
 
+# The one that serves how the workers are.
+_HEALTH = "greenq.health.server:serve"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run workers until they are told to stop; return the exit code.
@@ -82,7 +86,7 @@ def _early_signals() -> Iterator[None]:
     is being started, and the others come too early.
     """
     stops = (signal.SIGTERM, signal.SIGINT)
-    others = (signal.SIGHUP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    others = (signal.SIGHUP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
     def end(signum: int, frame: FrameType | None) -> None:
         for each in stops:  # a second one must not break into what the first cleans up
@@ -104,6 +108,7 @@ def _nothing(signum: int, frame: FrameType | None) -> None:
 
 def _run(arguments: Sequence[str] | None, started_s: float) -> int:
     from .cli.options import parse_options
+    from .control_socket import ControlError
     from .log_lines import configure
     from .supervisor import PidFile, PidFileError, Recycling, Supervisor
 
@@ -129,9 +134,14 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             )
             return ExitCode.USAGE
         _warn(options)
+        try:
+            control = _control_socket(options, held)
+        except ControlError as error:
+            print(f"greenq-worker: error: {error}", file=sys.stderr)
+            return ExitCode.USAGE
         supervisor = Supervisor(
             launch(options),
-            fork_launch=launch_fork(options),
+            fork_launch=launch_fork(options, control.path if control else None),
             processes=options.processes,
             stop_timeout_ms=options.worker_shutdown_timeout,
             fork_timeout_ms=options.worker_fork_timeout,
@@ -139,8 +149,31 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             announce=_Announcer(options, started_s),
             shared_file=_shared_file(),
             recycling=Recycling(max_memory=options.max_memory, max_age_ms=options.max_age),
+            control_socket=control.socket if control else None,
+            health_function=_HEALTH if options.health is not None else None,
         )
         return supervisor.run()
+
+
+def _control_socket(options: Options, held: ExitStack) -> ControlSocket | None:
+    """Listen for those who ask what runs; None if nobody may, or nobody has asked for it and it cannot be.
+
+    Raises:
+      ControlError: It was asked for, and cannot be had.
+    """
+    from .cli.kinds import OFF
+    from .control_socket import ControlError, ControlSocket
+    from .logging import get_logger
+
+    if options.control == OFF:
+        return None
+    try:
+        return held.enter_context(ControlSocket(options.control))
+    except ControlError as error:
+        if options.control is not None or options.health is not None:
+            raise
+        get_logger("greenq", "MainProcess").warning("greenq top cannot ask this command what runs. %s", error)
+        return None
 
 
 def _warn(options: Options) -> None:
@@ -166,9 +199,14 @@ def launch(options: Options) -> Launch:
     )
 
 
-def launch_fork(options: Options) -> Launch:
+def launch_fork(options: Options, control_path: str | None) -> Launch:
     """How a process beside the workers is started, which runs a fork function."""
-    return replace(launch(options), command=(sys.executable, "-c", _FORK, "greenq-fork", options.broker))
+    workers = launch(options)
+    return replace(
+        workers,
+        command=(sys.executable, "-c", _FORK, "greenq-fork", options.broker),
+        options={**workers.options, "control_path": control_path},
+    )
 
 
 def _shared_file() -> SharedFile | None:

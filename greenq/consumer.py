@@ -233,6 +233,9 @@ class MessageProxy:
     _consumer: Consumer | None = None
     # Of Prometheus: where this run is counted, and when it began on the monotonic clock.
     _counting: tuple[memoryview[float], float] | None = None
+    # When its job began on the monotonic clock, and how far it says that it has come: of how much.
+    _began_at: float = 0.0
+    _progress: tuple[float, float | None] | None = None
 
     #: How often it was taken back from a worker that was lost, where the broker tells.
     deliveries: int = 0

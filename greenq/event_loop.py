@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .cpu import of_context
@@ -57,6 +58,10 @@ class EventLoop:
                     self._runtime.start_event_loop, self._serve, name="asyncio"
                 )
             return self._loop
+
+    def frame(self) -> FrameType | None:
+        """The innermost frame of whoever blocks the loop; None if it does not run."""
+        return None if self._task is None else self._task.frame()
 
     def offer(self) -> None:
         """Have async actors that are called in place run on it, until it is stopped."""

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -92,6 +93,10 @@ class _Task:
 
     def has_ended(self) -> bool:
         return bool(self._greenlet.ready())
+
+    def frame(self) -> FrameType | None:
+        frame: FrameType | None = self._greenlet.gr_frame
+        return frame
 
 
 class _Timer:

@@ -67,6 +67,10 @@ class Task(Protocol):
         """Whether it has ended. Does not switch."""
         ...
 
+    def frame(self) -> FrameType | None:
+        """The innermost frame of its stack, while it waits; None if it has none. Not to be kept over a switch."""
+        ...
+
 
 class Place(NamedTuple):
     """A line of a running program."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .thread_guard import ThreadGuard, guard_here
@@ -26,6 +28,9 @@ class _Task:
 
     def has_ended(self) -> bool:
         return not self._thread.is_alive()
+
+    def frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._thread.ident or 0)
 
 
 def _call_later(seconds: float, call: Callable[[], Any]) -> threading.Timer:

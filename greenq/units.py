@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: 500ms 30s 5m 2h 1d, 512M 2G.
+"""Durations, sizes and addresses as people write them: 500ms 30s 5m 2h 1d, 512M 2G, 8080 0.0.0.0:8080 [::1]:8080.
 
 Standard library only.
 """
@@ -48,3 +48,19 @@ def size_bytes(text: str) -> int:
     if match is None or factor is None:
         raise ValueError(f"{text!r:.80} is not a size, such as 512M or 2G; a plain number is bytes")
     return round(float(match[1].replace("_", "")) * factor)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """The host and the port of ``8080``, ``:8080``, ``localhost:8080`` or ``[::1]:8080``; 127.0.0.1 if no host is said.
+
+    Raises:
+      ValueError: It is no such thing; the text says what one looks like.
+    """
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = port = ""
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{text!r:.80} is no address, such as 8080, 0.0.0.0:8080 or [::]:8080; ports are 0 to 65535")
+    return host or "127.0.0.1", int(port)

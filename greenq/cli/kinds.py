@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..units import duration_ms, size_bytes
+from ..units import duration_ms, host_and_port, size_bytes
 
 #: Of a lease: a shorter one is lost whenever C code keeps the interpreter for a moment, and for
 #: a longer one the messages of a dead machine would wait.
@@ -24,6 +24,9 @@ SHORTEST_AGE_MS = 1_000
 
 #: Of a limit on its memory: a worker without any code of the user has about 35 MiB.
 LEAST_MEMORY = 48 * 1024 * 1024
+
+#: Instead of a path, for none.
+OFF = "off"
 
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -41,6 +44,7 @@ class Kind:
         "many" words or one a time, and "repeated" for one a time. The latter two make tuples.
       separator(str): Between the words of a variable that makes a tuple.
       is_path(bool): Whether it is a path, which in a file is relative to that file.
+      words(tuple[str, ...]): What is no path all the same.
     """
 
     metavar: str
@@ -50,6 +54,7 @@ class Kind:
     takes: str = "one"
     separator: str = ","
     is_path: bool = False
+    words: tuple[str, ...] = ()
 
     @property
     def is_list(self) -> bool:
@@ -89,7 +94,8 @@ class Kind:
         # The type itself: in Python true is a number.
         if type(value) not in self.file_types:
             raise ValueError(f"{value!r} is not {self.in_file}")
-        return self.read(os.path.join(directory, value) if self.is_path else str(value))
+        is_path = self.is_path and value not in self.words
+        return self.read(os.path.join(directory, value) if is_path else str(value))
 
 
 def _module(text: str) -> str:
@@ -167,6 +173,11 @@ def _log_format(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    host_and_port(text)
+    return text
+
+
 def _yes_or_no(text: str) -> bool:
     if text.lower() in _YES:
         return True
@@ -187,5 +198,7 @@ FUNCTION = Kind("MODULE:FUNCTION", _function)
 PATTERN = Kind("PATTERN", str)
 LOG_FORMAT = Kind("FORMAT", _log_format)
 FILE = Kind("FILE", str, is_path=True)
+SOCKET = replace(FILE, metavar="PATH", words=(OFF,))
+ADDRESS = Kind("[HOST:]PORT", _address, "an address, such as 8080 or '0.0.0.0:8080'", (int, str))
 DIRECTORY = replace(FILE, metavar="DIR")
 EXISTING_DIRECTORY = replace(DIRECTORY, read=_existing_directory)

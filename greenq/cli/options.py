@@ -48,6 +48,7 @@ signals:
   HUP         start new workers with the present code, then stop the old ones
   TSTP        be quiet: finish the running jobs and take no others; TERM and HUP work as ever
   TTIN, TTOU  one worker more, one fewer
+  USR1        log every job in flight with its stack
 
 exit codes:
   0 done   1 killed by a second signal   2 wrong usage, or an import failed
@@ -246,6 +247,17 @@ class Options:
         default=100,
         told="100ms",
     )
+    control: str | None = _option(
+        "--control",
+        kind=kinds.SOCKET,
+        meaning="answer `greenq top` and its like on this Unix socket; `off` for not at all",
+        told="one that they find",
+    )
+    health: str | None = _option(
+        "--health",
+        kind=kinds.ADDRESS,
+        meaning="serve /health and /ready there by HTTP, on 127.0.0.1 if no host is said",
+    )
     watch: str | None = _option(
         "--watch",
         kind=kinds.EXISTING_DIRECTORY,
@@ -315,6 +327,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
             "BROKER is missing: name the module of your broker and actors, such as app or app:broker. "
             "It comes before --path and --queues, which take all words that follow them"
         )
+    if values["health"] is not None and values["control"] == kinds.OFF:
+        parser.error("--health asks the supervisor by its control socket, so it cannot be had with --control off")
     if values["watch"] is not None and not values["watch_use_polling"]:
         try:
             require("watchfiles", "--watch")

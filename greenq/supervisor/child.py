@@ -96,6 +96,7 @@ class Child:
       words(LastWords | None): Its last ones, readable as long as its page.
       worker_id(str | None): Under which it holds work now; its own word, as it reported it.
       lease_ms(int | None): For how many milliseconds it holds it; None if that is not known.
+      is_consuming(bool): Whether it fetches messages, as it reported.
       errands(dict[str, Orphan]): What it was told to take back and has not yet, by the worker id.
       alone(str | None): The id of the message that runs with nothing beside it, by its own word; see
         worker/alone.py.
@@ -140,6 +141,7 @@ class Child:
         self.is_quiet = is_quiet
         self.worn: str | None = None
         self.why_stopped = ""
+        self.is_consuming = False
         self.failure: str | None = None
         self.stopping = False
         self.kill_at: float | None = None
@@ -222,6 +224,10 @@ class Child:
             self.errands[orphan.worker_id] = orphan
         return told
 
+    def ask(self, command: dict[str, Any]) -> bool:
+        """Have it answer a question of control.py; False if it cannot be told."""
+        return self._tell(command)
+
     def _tell(self, command: dict[str, Any]) -> bool:
         if self._control_fd is None:
             return False
@@ -294,6 +300,13 @@ class Child:
     @property
     def returncode(self) -> int | None:
         return self._process.returncode
+
+    @property
+    def state(self) -> str:
+        """In one word: starting, ready or stopping."""
+        if self.stopping:
+            return "stopping"
+        return "starting" if self.ready_at is None else "ready"
 
     def ready_for_s(self) -> float:
         """Seconds since it became ready; 0 if it did not."""

@@ -22,6 +22,7 @@ HANDLED = (
     signal.SIGTSTP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR1,
 )
 
 

@@ -14,6 +14,7 @@ worker's id on to a living one.
     TSTP     all finish what they run, and take nothing new
     TTIN, TTOU
              a place more, or the last one less
+    USR1     each worker logs its jobs in flight: see control.py, where others ask, too
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,6 +33,7 @@ from ..log_lines import log_with_details, reopen
 from ..logging import get_logger
 from ..metrics.shared import SharedFile
 from .child import Child, Launch, Stuck
+from .control import Control
 from .death import Death, death_of
 from .forks import Forks
 from .orphans import Orphans
@@ -109,6 +112,9 @@ class Supervisor:
         the source, at which the workers are reloaded. Default: none.
       shared_file(SharedFile): In which workers count. Default: none.
       recycling(Recycling): Says who is worn out. Default: nobody is.
+      control_socket(socket): Listens for those who ask what runs. Default: nobody may.
+      health_function(str): As ``module:name``, a fork function of greenq's own that serves how the workers
+        are, until the last has ended. Default: none.
     """
 
     def __init__(
@@ -124,6 +130,8 @@ class Supervisor:
         watch_function: str | None = None,
         shared_file: SharedFile | None = None,
         recycling: Recycling | None = None,
+        control_socket: socket.socket | None = None,
+        health_function: str | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
         self._launch = launch
@@ -136,7 +144,7 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._shared_file = shared_file
         self._beside: dict[int, Child] = {}
-        # Two of them, because a reload starts the application's anew, and not who told of it.
+        # Two of them, because a reload starts the application's anew, and not greenq's own.
         self._forks, self._watcher = (
             Forks(
                 fork_launch,
@@ -147,7 +155,11 @@ class Supervisor:
             )
             for _ in range(2)
         )
-        self._watch_function = watch_function
+        self._own_functions = [
+            {"function": function, "outlasts_workers": function == health_function}
+            for function in (watch_function, health_function)
+            if function is not None
+        ]
         self._fork_timeout_s = fork_timeout_ms / 1000
         self._forks_to_start: Sequence[Mapping[str, Any]] = ()
         self._start_forks_at: float | None = None
@@ -157,6 +169,7 @@ class Supervisor:
         #: Who was recycled last.
         self._recycled: Child | None = None
         self._selector = selectors.DefaultSelector()
+        self._control = Control(control_socket, self._selector, lambda: self._children.values(), self._facts)
         self._was_ready = False
         self._told_waiting = False
         self._told_remarks: set[str] = set()
@@ -173,23 +186,30 @@ class Supervisor:
         with SignalPipe() as pipe, self._selector:
             self._selector.register(pipe.fd, selectors.EVENT_READ)
             self._adjust()
-            if self._watch_function is not None:
-                self._watcher.run([{"function": self._watch_function}])
+            if self._own_functions:
+                self._watcher.run(self._own_functions)
             while not self._is_over():
-                for key, _ in self._selector.select(self._next_due_s()):
+                for key, events in self._selector.select(self._next_due_s()):
                     if isinstance(key.data, Child):
                         self._hear(key.data)
+                    elif key.data is not None:
+                        key.data(events)
                 self._obey(pipe)
                 self._reap()
                 self._do_what_is_due()
                 self._orphans.pass_on(self._children.values())
+            self._control.close()
         return self._conclude()
+
+    def _facts(self) -> dict[str, Any]:
+        return {"is_stopping": self._exit_code is not None, "processes": len(self._places)}
 
     def _is_over(self) -> bool:
         if self._exit_code is None:
             return False
         if not self._children:
             self._forks.stop(workers_are_gone=True)
+            self._watcher.stop(workers_are_gone=True)
             if not self._beside:
                 return True
         return self._give_up_at is not None and time.monotonic() >= self._give_up_at
@@ -225,6 +245,8 @@ class Supervisor:
                 self._be_quiet()
             elif signum in (signal.SIGTTIN, signal.SIGTTOU) and self._exit_code is None:
                 self._want(1 if signum == signal.SIGTTIN else -1, signal.Signals(signum).name)
+            elif signum == signal.SIGUSR1:
+                self._control.dump()
 
     def _reopen_log(self) -> None:
         # The new workers open it by themselves.
@@ -357,6 +379,7 @@ class Supervisor:
             child.ready_at = time.monotonic()
             self._watchman.greet(child)
             self._recycling.greet(child)
+            child.is_consuming = bool(report.get("is_consuming"))
             self._told_waiting = False
             self._welcome(child, report)
         elif event == "worker_id":
@@ -371,6 +394,10 @@ class Supervisor:
             child.alone = report.get("message_id")
         elif event == "overdue":
             self._condemn(child, _overdue(report))
+        elif event == "answer":
+            self._control.note(child, report)
+        elif event == "consuming":
+            child.is_consuming = bool(report.get("is_on"))
         elif event == "waiting":
             self._tell_waiting(child, report)
         elif event == "remark":
@@ -444,6 +471,7 @@ class Supervisor:
 
     def _bury(self, child: Child, returncode: int) -> None:
         self._let_go(child, returncode)
+        self._control.forget(child)
         self._give_back(child.area)
         death = death_of(child, returncode)
         self._orphans.leave(child, death, held_something=returncode not in _CLEAN or not child.stopping)
@@ -623,7 +651,7 @@ class Supervisor:
     def _next_due_s(self) -> float | None:
         due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
         due += [child.kill_at for child in self._all() if child.kill_at is not None]
-        due += self._forks.next_due() + self._watcher.next_due()
+        due += self._forks.next_due() + self._watcher.next_due() + self._control.next_due()
         if self._start_forks_at is not None:
             due.append(self._start_forks_at)
         if self._give_up_at is not None:
@@ -649,6 +677,7 @@ class Supervisor:
             self._start_forks()
         self._forks.do_what_is_due()
         self._watcher.do_what_is_due()
+        self._control.do_what_is_due()
 
 
 def _overdue(report: Mapping[str, Any]) -> Stuck:

@@ -142,6 +142,10 @@ class AsyncJob:
         assert self._on_end is not None
         self._on_end(self)
 
+    def coroutine(self) -> Any:
+        """The coroutine of its task; None before that has begun, and after it has ended."""
+        return None if self._task is None else self._task.get_coro()
+
     def take_outcome(self) -> Outcome:
         """How it ended. Not kept: an exception keeps this job alive, which kept the exception."""
         outcome, self.outcome = self.outcome, None

@@ -157,7 +157,8 @@ class _Life:
 
     def take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_term)
-        for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        ignored = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+        for signum in ignored:
             signal.signal(signum, _leave_it_to_the_supervisor)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

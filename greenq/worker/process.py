@@ -2,7 +2,7 @@
 
     control pipe   the supervisor's commands; its end means that the supervisor died
     report pipe    what the supervisor is told: remark, news, waiting, ready, worker_id, job_done,
-                   taken_back, alone, failed
+                   taken_back, alone, failed, consuming, and answers of in_flight.py
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
@@ -38,6 +38,7 @@ from ..shared_page import SharedPage
 from . import arrival
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
+from .in_flight import InFlight, pipe_writer
 from .job_marks import JobMarks
 from .lanes import Imports
 from .worker import Worker
@@ -141,6 +142,8 @@ class WorkerProcess:
         self._told_worn = False
         #: In which this process shows what it does; None if it was given none.
         self.page: SharedPage | None = None
+        self._told_consuming = False
+        self._in_flight: InFlight | None = None
         self.logger = get_logger("greenq", "WorkerProcess")
 
     # -- signals
@@ -151,7 +154,8 @@ class WorkerProcess:
         # Ctrl-C, Ctrl-Z and a closed terminal reach the whole process group: what they mean is the
         # supervisor's to decide. A handler, because programs that jobs start would inherit
         # an ignored signal, and could not be interrupted by the job either.
-        for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        left = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+        for signum in left:
             signal.signal(signum, _leave_it_to_the_supervisor)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -257,14 +261,17 @@ class WorkerProcess:
         self.worker.lanes.hard_limit_ms = self.options["hard_limit"]
         self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
         self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")
+        self._in_flight = InFlight(self.worker, pipe_writer(self._report_fd))
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.is_paused = self._is_quiet
         self.worker.start()
         self._worker_id = self.broker.worker_id
+        self._told_consuming = self.worker.is_consuming
         self._report(
             event="ready",
             worker_id=self._worker_id,
+            is_consuming=self._told_consuming,
             broker=without_password(str(self.broker)),
             lease_ms=self.broker.lease_ms,
             queues=sorted(self.broker.get_declared_queues() if queues is None else queues),
@@ -377,6 +384,8 @@ class WorkerProcess:
         elif command.get("command") == "take_back":
             worker_id, charge, cause = command["worker_id"], command["charge"], command["cause"]
             self._runtime.spawn(lambda: self._take_back(worker_id, charge, cause), name="take back")
+        elif self._in_flight is not None:
+            self._in_flight.obey(command)
 
     def _be_quiet(self) -> None:
         self._is_quiet = True
@@ -407,6 +416,9 @@ class WorkerProcess:
         if max_jobs is not None and done >= max_jobs and not self._told_worn:
             self._told_worn = True
             self._report(event="worn", reason=f"it has done {done} jobs (--max-jobs {max_jobs})")
+        if self.worker.is_consuming != self._told_consuming:
+            self._told_consuming = self.worker.is_consuming
+            self._report(event="consuming", is_on=self._told_consuming)
         if self.broker.worker_id != self._worker_id:
             self._worker_id = self.broker.worker_id
             self._report(event="worker_id", worker_id=self._worker_id)

@@ -357,6 +357,7 @@ class WorkerThread:
         # One for each job: whoever interrupts may look at a guard, be held up, and go on when
         # this thread has long had another job.
         self.guard = guard = self._slots.runtime.guard()
+        message._began_at = time.monotonic()
         self.message, self.consumer = message, consumer
         guard.begin(message, message._message.message_id)
         context = contextvars.copy_context()

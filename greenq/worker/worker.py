@@ -121,6 +121,11 @@ class Worker:
         """What async actors run on; it starts with the first."""
         return self.slots.event_loop
 
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it fetches from a queue at least, as far as it knows: it runs, and the broker is there."""
+        return not self.outage.is_on and any(consumer.is_fetching for consumer in self._consumers())
+
     # -- start
 
     def start(self) -> None:

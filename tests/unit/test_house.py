@@ -24,7 +24,7 @@ ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
         *("log_lines", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
-        *("units", "settings", "logged_job", "http_listener", "machine"),
+        *("units", "settings", "logged_job", "control_socket", "http_listener", "machine"),
     },
     # What greenq asks of the process it runs in: a room of its own, because
     # it stands between the leaves, which never wait, and all that do.
@@ -36,11 +36,11 @@ ROOMS = {
     "stores": {"stores"},
     "domain": {
         *("message", "actor", "options", "generic", "composition", "consumer", "broker", "bulk", "default_broker"),
-        *("failures", "inspection", "suspicion"),
+        *("failures", "inspection", "suspicion", "current_job"),
     },
     "plug-ins": {"brokers", "middleware", "results", "rate_limits"},
     "runtime": {"worker"},
-    "doors": {"__main__", "cli", "dashboard", "supervisor", "watcher"},
+    "doors": {"__main__", "cli", "dashboard", "health", "supervisor", "watcher"},
 }
 ORDER = list(ROOMS)
 

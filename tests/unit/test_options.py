@@ -101,6 +101,10 @@ def test_sizes_have_units(monkeypatch):
         (["app", "--max-memory", "much"], ["--max-memory", "'much' is not a size", "512M"]),
         (["app", "--max-age", "500"], ["--max-age", "'500' is 500 ms", "1s or more"]),
         (["app", "--lease", "short"], ["--lease", "'short'", "30s"]),
+        (["app", "--health", "localhost"], ["--health", "'localhost' is no address", "0.0.0.0:8080"]),
+        (["app", "--health", "::1:80"], ["--health", "'::1:80' is no address", "[::]:8080"]),
+        (["app", "--health", "65536"], ["--health", "ports are 0 to 65535"]),
+        (["app", "--health", "0", "--control", "off"], ["--health asks", "--control off"]),
         (["src/app.py"], ["'src/app.py'", "name of a module"]),
         (["redis://me:secret@host"], ["argument BROKER: this is the URL of a broker", "GREENQ_BROKER_URL"]),
         ([":broker"], ["':broker'", "name of a module"]),
@@ -365,3 +369,10 @@ def test_a_url_in_the_wrong_place_of_a_file_is_told_without_its_password(project
 
     assert "redis://me:***@host' is not a list" in told
     assert "secret" not in told
+
+
+def test_a_control_socket_in_a_file_is_beside_it_and_off_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for said, meant in (("run/control", str(tmp_path / "run/control")), ("off", "off")):
+        (tmp_path / "pyproject.toml").write_text(f'[tool.greenq]\nbroker = "app"\ncontrol = "{said}"\n')
+        assert parse_options([]).control == meant

@@ -19,6 +19,7 @@ ROOT = Path(greenq.__file__).parent
 OTHERS = {
     "__main__.py",  # hands all of it on to the workers
     "worker/lanes/processes.py",  # hands it on as well
+    "control_socket.py",  # the system's, of where sockets belong
     "metrics/whole_page.py",  # prometheus_client's own variable
 }
 

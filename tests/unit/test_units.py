@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenq.units import duration_ms
+from greenq.units import duration_ms, host_and_port
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,17 @@ def test_what_no_clock_can_count_is_too_long(text):
     assert duration_ms("36525d") == 36_525 * 86_400_000
     with pytest.raises(ValueError, match=f"^'{text[:20]}.*too long: 36525d"):
         duration_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("8080", ("127.0.0.1", 8080)),
+        (":8080", ("127.0.0.1", 8080)),
+        ("0.0.0.0:8080", ("0.0.0.0", 8080)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:80", ("::1", 80)),
+    ],
+)
+def test_an_address_without_a_host_is_one_of_loopback(text, address):
+    assert host_and_port(text) == address

@@ -1,0 +1,310 @@
+"""Answers who asks a supervisor what runs: `greenq top`, the health page, and USR1 by way of the log.
+
+    client --control socket--> here --control pipes--> workers
+                                 <--report pipes---
+
+An ask goes to every worker that is ready; what they answer is passed on as it comes, until all have
+answered or the time is over: a worker that does not answer is one whose hub does not turn. All of it
+happens in the supervisor's loop, which never waits: who does not read, or says nothing, is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..json_lines import encode
+from ..logging import get_logger
+from .child import Child
+
+#: Who may ask at the same time, and the seconds in which each has to say what, and to take what it is sent.
+_MOST_CLIENTS = 16
+_CLIENT_PATIENCE_S = 5.0
+
+#: Bytes of a request, and of the answers that are kept for a client that reads slowly: of 100,000 jobs.
+_LONGEST_REQUEST = 65_536
+_MOST_UNREAD = 64 << 20
+
+#: Seconds in which workers have to answer, by default and at most.
+_TIMEOUT_S, _LONGEST_TIMEOUT_S = 5.0, 30.0
+
+#: What is asked, as which command of a worker.
+_COMMANDS = {"jobs": "jobs", "stack": "stack", "health": "ping"}
+
+
+class _Client:
+    """A connection. One request, one answer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.request = b""
+        self.unread = bytearray()
+        self.asked = False
+        self.is_answered = False
+        self.drop_at = time.monotonic() + _CLIENT_PATIENCE_S
+
+
+class _Ask:
+    """A question that workers were asked.
+
+    Attributes:
+      waits_for(dict[int, Child]): Who has not answered yet, by pid.
+      asked(list[Child]): All of them.
+      on_answer(Callable[[Child, Mapping], None]): Called with each part of an answer.
+      on_end(Callable[[_Ask], None]): Called when all have answered, or the time is over.
+    """
+
+    def __init__(
+        self,
+        asked: Iterable[Child],
+        ends_at: float,
+        on_answer: Callable[[Child, Mapping[str, Any]], None],
+        on_end: Callable[[_Ask], None],
+    ) -> None:
+        self.asked = list(asked)
+        self.waits_for = {child.pid: child for child in self.asked}
+        self.ends_at = ends_at
+        self.on_answer = on_answer
+        self.on_end = on_end
+
+
+class Control:
+    """The supervisor's side of its control socket.
+
+    Parameters:
+      listener(socket.socket | None): Which listens and never blocks. None: only the supervisor itself asks.
+      selector(BaseSelector): Of the supervisor's loop, which calls the ``data`` of what is registered here.
+      workers(Callable[[], Iterable[Child]]): All worker processes that live.
+      facts(Callable[[], Mapping]): What the supervisor says of itself in the answer about health.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket | None,
+        selector: selectors.BaseSelector,
+        workers: Callable[[], Iterable[Child]],
+        facts: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self.logger = get_logger("greenq", "MainProcess")
+        self._listener = listener
+        self._selector = selector
+        self._workers = workers
+        self._facts = facts
+        self._clients: set[_Client] = set()
+        self._asks: dict[int, _Ask] = {}
+        self._last_ask = 0
+        if listener is not None:
+            selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def close(self) -> None:
+        """Let everybody go."""
+        for client in list(self._clients):
+            self._drop(client)
+
+    # -- clients
+
+    def _accept(self, events: int) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone away again, or there are no more descriptors
+        if len(self._clients) >= _MOST_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, lambda events: self._serve(client, events))
+
+    def _serve(self, client: _Client, events: int) -> None:
+        try:
+            if events & selectors.EVENT_READ:
+                self._read(client)
+            if client in self._clients:
+                self._send(client)
+        except OSError:
+            self._drop(client)
+
+    def _read(self, client: _Client) -> None:
+        try:
+            data = client.connection.recv(65_536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._drop(client)
+            return
+        if client.asked:
+            return  # nobody listens to more
+        client.request += data
+        line, newline, _ = client.request.partition(b"\n")
+        if newline:
+            client.asked = True
+            self._answer(client, line)
+        elif len(client.request) > _LONGEST_REQUEST:
+            self._drop(client)
+
+    def _say(self, client: _Client, document: Mapping[str, Any]) -> None:
+        """Send this to a client that may have gone. Does not wait."""
+        if client not in self._clients:
+            return
+        if not client.unread:
+            client.drop_at = time.monotonic() + _CLIENT_PATIENCE_S
+        client.unread += encode(dict(document))
+        client.is_answered = client.is_answered or bool(document.get("end"))
+        if len(client.unread) > _MOST_UNREAD:
+            self._drop(client)
+            return
+        try:
+            self._send(client)
+        except OSError:
+            self._drop(client)
+
+    def _send(self, client: _Client) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while client.unread:
+                sent = client.connection.send(client.unread[: 1 << 18])
+                del client.unread[:sent]
+                client.drop_at = time.monotonic() + _CLIENT_PATIENCE_S
+        if not client.unread and client.is_answered:
+            self._drop(client)
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unread else 0)
+        key = self._selector.get_key(client.connection)
+        if key.events != events:
+            self._selector.modify(client.connection, events, key.data)
+
+    def _drop(self, client: _Client) -> None:
+        if client in self._clients:
+            self._clients.discard(client)
+            self._selector.unregister(client.connection)
+            client.connection.close()
+
+    # -- requests
+
+    def _answer(self, client: _Client, line: bytes) -> None:
+        import json
+
+        try:
+            request = json.loads(line)
+            what = request["request"]
+            command: dict[str, Any] = {"command": _COMMANDS[what]}
+            if what == "stack":
+                command["message_id"] = str(request["message_id"])
+            timeout_s = min(float(request.get("timeout_ms", _TIMEOUT_S * 1000)) / 1000, _LONGEST_TIMEOUT_S)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self._say(client, {"end": True, "error": f"A request is one of {', '.join(_COMMANDS)}, as JSON."})
+            return
+
+        def pass_on(child: Child, report: Mapping[str, Any]) -> None:
+            answer = {name: report[name] for name in ("jobs", "of", "frames") if name in report}
+            if answer:
+                self._say(client, {**answer, "worker": child.number, "pid": child.pid})
+
+        def end(ask: _Ask) -> None:
+            self._say(client, {"end": True, **(self._health(ask) if what == "health" else _silent(ask))})
+
+        self.ask(command, timeout_s, pass_on, end)
+
+    def _health(self, ask: _Ask) -> dict[str, Any]:
+        workers = []
+        for child in self._workers():
+            workers.append(
+                {
+                    "worker": child.number,
+                    "pid": child.pid,
+                    "state": child.state,
+                    "answers": None if child not in ask.asked else child.pid not in ask.waits_for,
+                    "consuming": child.is_consuming,
+                }
+            )
+        return {**self._facts(), "workers": sorted(workers, key=lambda each: (each["worker"], each["pid"]))}
+
+    # -- asking workers
+
+    def ask(
+        self,
+        command: Mapping[str, Any],
+        timeout_s: float,
+        on_answer: Callable[[Child, Mapping[str, Any]], None],
+        on_end: Callable[[_Ask], None],
+    ) -> None:
+        """Ask all workers that are ready. See _Ask for the calls."""
+        self._last_ask += 1
+        ready = [child for child in self._workers() if child.ready_at is not None]
+        ask = _Ask(ready, time.monotonic() + timeout_s, on_answer, on_end)
+        self._asks[self._last_ask] = ask
+        for child in ready:
+            child.ask({**command, "ask": self._last_ask})  # one that cannot be told will not answer
+        if not ask.waits_for:
+            self._end(self._last_ask)
+
+    def note(self, child: Child, report: Mapping[str, Any]) -> None:
+        """A worker has answered, or a part of it."""
+        number = report.get("ask")
+        ask = self._asks.get(number) if isinstance(number, int) else None
+        if ask is None or child.pid not in ask.waits_for:
+            return  # the time was over
+        ask.on_answer(child, report)
+        if report.get("is_last"):
+            self._has_answered(child, number)
+
+    def forget(self, child: Child) -> None:
+        """A worker has died: wait for it no longer."""
+        for number in list(self._asks):
+            self._has_answered(child, number)
+
+    def _has_answered(self, child: Child, number: Any) -> None:
+        ask = self._asks[number]
+        ask.waits_for.pop(child.pid, None)
+        if not ask.waits_for:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        ask = self._asks.pop(number)
+        ask.on_end(ask)
+
+    # -- USR1
+
+    def dump(self) -> None:
+        """Have each worker log what it runs, with stacks; log who does not answer."""
+
+        def end(ask: _Ask) -> None:
+            for child in ask.waits_for.values():
+                self.logger.warning(
+                    "%s does not answer, so what it runs is not logged: its hub has not turned for %g s.",
+                    child,
+                    _TIMEOUT_S,
+                )
+
+        self.logger.info("SIGUSR1: the workers log their jobs in flight.")
+        self.ask({"command": "dump"}, _TIMEOUT_S, lambda child, report: None, end)
+
+    # -- time
+
+    def next_due(self) -> list[float]:
+        """Monotonic seconds at which there is something to do."""
+        return [ask.ends_at for ask in self._asks.values()] + [
+            client.drop_at for client in self._clients if client.unread or not client.asked
+        ]
+
+    def do_what_is_due(self) -> None:
+        """End asks whose time is over; drop clients that do not speak, or do not read."""
+        now = time.monotonic()
+        for number, ask in list(self._asks.items()):
+            if ask.ends_at <= now:
+                self._end(number)
+        for client in list(self._clients):
+            if client.drop_at <= now and (client.unread or not client.asked):
+                self._drop(client)
+
+
+def _silent(ask: _Ask) -> dict[str, Any]:
+    return {
+        "workers": len(ask.asked),
+        "silent": [{"worker": child.number, "pid": child.pid} for child in ask.waits_for.values()],
+    }
