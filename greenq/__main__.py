@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
     from .cli.options import parse_options
     from .control_socket import ControlError
     from .log_lines import configure
-    from .supervisor import PidFile, PidFileError, Recycling, Supervisor
+    from .supervisor import PidFile, PidFileError, Recycling, Supervisor, Systemd
 
     options = parse_options(arguments)
     with ExitStack() as held:
@@ -139,6 +139,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
         except ControlError as error:
             print(f"greenq-worker: error: {error}", file=sys.stderr)
             return ExitCode.USAGE
+        systemd = Systemd.from_environment()  # before the environment is handed down
         supervisor = Supervisor(
             launch(options),
             fork_launch=launch_fork(options, control.path if control else None),
@@ -151,6 +152,7 @@ def _run(arguments: Sequence[str] | None, started_s: float) -> int:
             recycling=Recycling(max_memory=options.max_memory, max_age_ms=options.max_age),
             control_socket=control.socket if control else None,
             health_function=_HEALTH if options.health is not None else None,
+            systemd=systemd,
         )
         return supervisor.run()
 

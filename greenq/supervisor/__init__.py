@@ -12,5 +12,6 @@ from .child import Launch
 from .pidfile import PidFile, PidFileError
 from .recycling import Recycling
 from .supervisor import Supervisor
+from .systemd import Systemd
 
-__all__ = ["Launch", "PidFile", "PidFileError", "Recycling", "Supervisor"]
+__all__ = ["Launch", "PidFile", "PidFileError", "Recycling", "Supervisor", "Systemd"]

@@ -40,6 +40,7 @@ from .orphans import Orphans
 from .recycling import Recycling
 from .signals import SignalPipe, describe_exit
 from .streak import RESTART_DELAYS_S, Streak
+from .systemd import Systemd
 from .watchman import Watchman
 
 #: Seconds that a worker may take to exit after the time that its jobs have. It ends itself a little
@@ -115,6 +116,7 @@ class Supervisor:
       control_socket(socket): Listens for those who ask what runs. Default: nobody may.
       health_function(str): As ``module:name``, a fork function of greenq's own that serves how the workers
         are, until the last has ended. Default: none.
+      systemd(Systemd): Is told how it goes. Default: nobody is.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Supervisor:
         recycling: Recycling | None = None,
         control_socket: socket.socket | None = None,
         health_function: str | None = None,
+        systemd: Systemd | None = None,
     ) -> None:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
         self._launch = launch
@@ -160,6 +163,7 @@ class Supervisor:
             for function in (watch_function, health_function)
             if function is not None
         ]
+        self._systemd = systemd or Systemd("")
         self._fork_timeout_s = fork_timeout_ms / 1000
         self._forks_to_start: Sequence[Mapping[str, Any]] = ()
         self._start_forks_at: float | None = None
@@ -198,8 +202,17 @@ class Supervisor:
                 self._reap()
                 self._do_what_is_due()
                 self._orphans.pass_on(self._children.values())
+                self._tell_systemd()
             self._control.close()
         return self._conclude()
+
+    def _tell_systemd(self) -> None:
+        self._systemd.look(
+            is_stopping=self._exit_code is not None,
+            is_reloading=self._reloading,
+            ready=sum(place.child is not None and place.child.ready_at is not None for place in self._places),
+            of=len(self._places),
+        )
 
     def _facts(self) -> dict[str, Any]:
         return {"is_stopping": self._exit_code is not None, "processes": len(self._places)}
@@ -652,6 +665,7 @@ class Supervisor:
         due = [place.restart_at for place in self._places if place.restart_at is not None and self._exit_code is None]
         due += [child.kill_at for child in self._all() if child.kill_at is not None]
         due += self._forks.next_due() + self._watcher.next_due() + self._control.next_due()
+        due += self._systemd.next_due()
         if self._start_forks_at is not None:
             due.append(self._start_forks_at)
         if self._give_up_at is not None:
@@ -678,6 +692,7 @@ class Supervisor:
         self._forks.do_what_is_due()
         self._watcher.do_what_is_due()
         self._control.do_what_is_due()
+        self._systemd.do_what_is_due()
 
 
 def _overdue(report: Mapping[str, Any]) -> Stuck:

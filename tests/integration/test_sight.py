@@ -452,3 +452,29 @@ def test_health_needs_the_control_socket(run):
 
     assert command.exit_code() == 2
     assert "--health asks the supervisor by its control socket" in command.log
+
+
+# -- systemd
+
+
+def test_systemd_is_told_when_all_workers_are_ready_and_hears_of_the_loop(run, runtime):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"{runtime}/notify")
+        systemd.settimeout(PATIENCE_S)
+        command = run("-p", "2", NOTIFY_SOCKET=f"{runtime}/notify", WATCHDOG_USEC="200000")
+
+        def wait_for(text):
+            while text not in (heard := systemd.recv(4096).decode()):
+                pass
+            return heard
+
+        wait_for("READY=1\nSTATUS=2 of 2 workers are ready")
+        assert len(command.matches("Worker process is ready")) == 2 or command.wait_until_ready(2)
+        for _ in range(3):
+            wait_for("WATCHDOG=1")
+        command.send(signal.SIGHUP)
+        wait_for("RELOADING=1\nMONOTONIC_USEC=")
+        wait_for("READY=1")
+        command.send(signal.SIGTERM)
+        wait_for("STOPPING=1")
+        assert command.exit_code() == 0

@@ -20,6 +20,7 @@ OTHERS = {
     "__main__.py",  # hands all of it on to the workers
     "worker/lanes/processes.py",  # hands it on as well
     "control_socket.py",  # the system's, of where sockets belong
+    "supervisor/systemd.py",  # systemd's own
     "metrics/whole_page.py",  # prometheus_client's own variable
 }
 
