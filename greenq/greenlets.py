@@ -432,6 +432,7 @@ class GreenletRuntime:
     job_thread = staticmethod(_JobThread)
     main_hub = staticmethod(_find_main_hub)
     native_lock = staticmethod(_allocate_lock)
+    native_poll = staticmethod(get_original("select", "poll"))
     native_rlock = staticmethod(get_original("_thread", "RLock"))
     native_socket = staticmethod(get_original("socket", "socket"))
 

@@ -4,10 +4,7 @@ Every process writes for itself, to the standard error that all of them inherite
 a file opened for appending. One write call a record keeps lines whole without anybody
 in between, so a worker never waits for another process to read its log.
 
-A file takes each write whole, however long. A pipe takes 4 KiB whole (PIPE_BUF), and of a longer
-write what it has room for; then it may be another process's turn. So whoever writes to a pipe, or
-to a socket as that of systemd's journal, locks it first. That is a POSIX record lock on the pipe
-itself: nobody has to be handed anything, and the lock of a process that dies is gone.
+How lines stay whole there, and what happens if nobody reads them: log_writer.py.
 
 Standard library only.
 """
@@ -15,26 +12,20 @@ Standard library only.
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import logging
 import math
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from . import logged_job
+from .log_writer import LogWriter, Native
 
 _STDERR = 2
-
-#: Seconds that a line waits for another process to end its own, and between two looks. Who is
-#: stopped, or has a reader that does not read, would be waited for in vain.
-_LOCK_WITHIN_S = 1.0
-_LOCK_LOOK_EVERY_S = 0.0005
 
 # What a terminal or a line-wise reader would take for more than a character.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -60,7 +51,7 @@ def configure(
     log_file: str | None = None,
     log_format: str = "text",
     task_name: Callable[[], str] | None = None,
-    pause: Callable[[float], object] = time.sleep,
+    native: Native | None = None,
     lock: Callable[[], Any] | None = None,
 ) -> None:
     """Have the root logger write lines.
@@ -71,7 +62,7 @@ def configure(
       log_format(str): ``text``, or ``json``: then Python's warnings, and what threads fail of, are logged too
         instead of being printed.
       task_name(Callable[[], str]): Names whoever logs. Default: the thread's name.
-      pause(Callable[[float], object]): Waits for so many seconds; see LineHandler.
+      native(Native): What to wait with, and to start threads with. Default: the usual names.
       lock(Callable[[], Lock]): Makes the locks of logging, which its holder may acquire again. Default: as Python
         does; where gevent has patched, who waits for such a lock of another thread's may wait until that thread
         waits for something itself.
@@ -79,7 +70,7 @@ def configure(
     Raises:
       OSError: The file cannot be opened for writing.
     """
-    handler = LineHandler(_STDERR if log_file is None else _open(log_file), pause)
+    handler = LineHandler(_STDERR if log_file is None else _open(log_file), native)
     if lock is not None:
         handler.lock = lock()
         logging._lock = lock()  # type: ignore[attr-defined]
@@ -133,28 +124,22 @@ def without_password(text: str) -> str:
 
 
 class LineHandler(logging.Handler):
-    """Writes each record to a file descriptor with one call.
-
-    Lines of several processes that write to one pipe stay whole too, but for one case: who
-    has waited for a second for another's line to end (its writer was stopped half-way, or nobody
-    reads) goes on, into the middle of it. What others than these handlers write is not held up.
+    """Writes each record to a file descriptor, as log_writer.py does it.
 
     Parameters:
       fd(int): Where to.
-      pause(Callable[[float], object]): Waits for so many seconds. It must not switch greenlets:
-        logging never does.
+      native(Native): Of a process that gevent has patched: logging never switches greenlets. Default: the
+        usual names.
 
     Attributes:
       path(str | None): Of the file, if it is one that can be opened anew.
     """
 
-    def __init__(self, fd: int, pause: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, fd: int, native: Native | None = None) -> None:
         super().__init__()
         self.path: str | None = None
         self._fd = fd
-        self._pause = pause
-        self._lock_within_s = _LOCK_WITHIN_S
-        self._is_locked = _is_pipe_or_socket(fd)
+        self._writer = LogWriter(fd, native or Native(), self._dropped)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -166,18 +151,23 @@ class LineHandler(logging.Handler):
             except Exception:
                 self.handleError(told)
                 return
-        data = text.encode("utf-8", "backslashreplace") + b"\n"
-        holds = self._is_locked and self._take_turn()
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            # A full disk, a reader that went away: there is nowhere left to say so, and a
-            # log line is no reason to fail a job.
-            return
-        finally:
-            if holds:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        self._writer.write(_encoded(text))
+
+    def _dropped(self, count: int) -> bytes:
+        record = logging.LogRecord(
+            "greenq.log_writer",
+            logging.WARNING,
+            __file__,
+            0,
+            "%d records are missing here: nobody read the log.",
+            (count,),
+            None,
+        )
+        return _encoded(self.format(record))
+
+    def flush(self) -> None:
+        """Wait for what is not written yet, for half a second at most."""
+        self._writer.flush()
 
     def reopen(self) -> None:
         """See reopen()."""
@@ -191,26 +181,9 @@ class LineHandler(logging.Handler):
         finally:
             os.close(fd)
 
-    def _take_turn(self) -> bool:
-        """Lock the pipe; False if that cannot be done, or takes too long."""
-        ends_at = 0.0
-        while True:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):  # POSIX lets a system say either
-                pass
-            except OSError:
-                self._is_locked = False  # macOS locks files only
-                return False
-            else:
-                self._lock_within_s = _LOCK_WITHIN_S
-                return True
-            now = time.monotonic()
-            ends_at = ends_at or now + self._lock_within_s
-            if now >= ends_at:
-                self._lock_within_s = 0.0  # not again a second for each line, as long as that lasts
-                return False
-            self._pause(_LOCK_LOOK_EVERY_S)
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _told(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
@@ -220,14 +193,6 @@ def _told(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
     place = f"{record.pathname}:{record.lineno}"
     told.msg, told.args = f"{message} (not formatted: {type(error).__name__}, logged at {place})", ()
     return told
-
-
-def _is_pipe_or_socket(fd: int) -> bool:
-    try:
-        kind = os.fstat(fd).st_mode
-    except OSError:  # standard error may be closed
-        return False
-    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
 
 
 class LineFormatter(logging.Formatter):

@@ -260,6 +260,10 @@ class Runtime(Protocol):
         """The same that the thread which holds it may acquire again; greenlets of one thread are no others to it."""
         ...
 
+    def native_poll(self) -> Any:
+        """As ``select.poll()``: it never switches."""
+        ...
+
     def native_socket(self, family: int, kind: int) -> Any:
         """A socket of the operating system, for native threads: its calls block."""
         ...

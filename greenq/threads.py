@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import sys
 import threading
@@ -138,6 +139,7 @@ class ThreadRuntime:
     def main_hub(self) -> None:
         return None
 
+    native_poll = staticmethod(select.poll)
     native_socket = staticmethod(socket.socket)
 
 

@@ -30,6 +30,7 @@ from ..exit_codes import ExitCode
 from ..greenlets import contain_exits, hand_down, log_failures, share_asyncio
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
+from ..log_writer import Native
 from ..logged_job import LoggedJob
 from ..logging import get_logger
 from ..metrics import shared
@@ -189,8 +190,7 @@ class WorkerProcess:
         how = self._logging()
         if how is not None:
             runtime = self._runtime
-            pause = _stand_still(runtime)
-            configure(**how, task_name=runtime.task_name, pause=pause, lock=runtime.native_rlock)
+            configure(**how, task_name=runtime.task_name, native=_native(runtime), lock=runtime.native_rlock)
 
     def _logging(self) -> dict[str, Any] | None:
         """How this process and those of its lanes log; None if the application sees to that."""
@@ -505,6 +505,16 @@ def _tell_stacks_to(fd: int | None) -> None:
     os.set_inheritable(fd, False)
     faulthandler.enable(fd, all_threads=True)
     faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
+
+
+def _native(runtime: Runtime) -> Native:
+    """How the log waits without switching greenlets."""
+    return Native(
+        pause=_stand_still(runtime),
+        poll=runtime.native_poll,
+        lock=runtime.native_lock,
+        start_thread=lambda run: runtime.start_native_thread(run, name="log"),
+    )
 
 
 def _stand_still(runtime: Runtime) -> Callable[[float], object]:

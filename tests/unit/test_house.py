@@ -23,7 +23,7 @@ ROOT = Path(greenq.__file__).parent
 ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
-        *("log_lines", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
+        *("log_lines", "log_writer", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
         *("units", "settings", "logged_job", "control_socket", "http_listener", "machine"),
     },
     # What greenq asks of the process it runs in: a room of its own, because

@@ -9,14 +9,15 @@ import os
 import re
 import subprocess
 import sys
-import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from greenq import logged_job
+from greenq import log_writer, logged_job
 from greenq.log_lines import JsonFormatter, LineFormatter, LineHandler, log_with_details, without_password
+from greenq.log_writer import LogWriter, Native
 from greenq.logged_job import LoggedJob
+from tests.support.waiting import PATIENCE_S, beside, until
 
 
 @pytest.fixture
@@ -118,21 +119,92 @@ sys.stdin.read()
 """
 
 
-def test_a_line_is_written_although_another_process_was_stopped_within_its_own(written):
+def words_of(text, count):
+    """The last word of each of so many lines."""
+    read = ""
+    while read.count("\n") < count:
+        read += text()
+    return [line.rpartition(" ")[2] for line in read.splitlines()]
+
+
+def test_a_line_is_written_although_another_process_was_stopped_within_its_own(written, monkeypatch):
+    monkeypatch.setattr(log_writer, "_LOCK_WITHIN_S", 0.02)
     logger, text = written
-    (handler,) = logger.handlers
-    pauses = []
-    handler._lock_within_s = 0.02
-    handler._pause = lambda seconds: (pauses.append(seconds), time.sleep(handler._lock_within_s))
-    command = [sys.executable, "-c", HOLD, str(handler._fd)]
-    with subprocess.Popen(command, pass_fds=[handler._fd], stdin=-1, stdout=-1) as holder:
+    fd = logger.handlers[0]._fd
+    waits = []
+    logger.handlers[0]._writer = LogWriter(fd, Native(pause=lambda seconds: waits.append(seconds)), lambda count: b"")
+    command = [sys.executable, "-c", HOLD, str(fd)]
+    with subprocess.Popen(command, pass_fds=[fd], stdin=-1, stdout=-1) as holder:
         assert holder.stdout.readline() == b"held\n"
 
         logger.error("one")
+        assert words_of(text, 1) == ["one"]
+        waited = len(waits)
+        until(lambda: not logger.handlers[0]._writer._waiting)
         logger.error("two")
+        assert words_of(text, 1) == ["two"]
 
-    assert [line.rpartition(" ")[2] for line in text().splitlines()] == ["one", "two"]
-    assert len(pauses) == 1  # the second line does not wait any more
+    assert waited
+    assert len(waits) == waited  # the second line does not wait any more
+
+
+def test_lines_wait_for_a_reader_and_their_process_does_not(written):
+    logger, text = written
+
+    for number in range(5000):  # more than a pipe takes
+        logger.error("%d", number)
+
+    assert words_of(text, 5000) == [str(number) for number in range(5000)]
+    until(lambda: not logger.handlers[0]._writer._waiting)
+    logger.error("again")
+    assert words_of(text, 1) == ["again"]
+
+
+def test_a_long_line_that_a_reader_keeps_waiting_stays_whole(written):
+    logger, text = written
+
+    logger.error("x" * 300_000)
+    logger.error("next")
+
+    assert words_of(text, 2) == ["x" * 300_000, "next"]
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["and then nothing", "and then more"])
+def test_records_that_find_no_room_are_counted_and_told_of(written, monkeypatch, more):
+    monkeypatch.setattr(log_writer, "_MOST_LINES", 10)
+    logger, text = written
+    writer = logger.handlers[0]._writer
+    while len(writer._waiting) < 10:
+        logger.error("%s", "x" * 1000)
+
+    for _ in range(7):
+        logger.error("lost")
+    read = ""
+    while " 7 records are missing here: nobody read the log.\n" not in read:
+        read += text()
+        if more and writer._dropped and len(writer._waiting) < 10:
+            logger.error("found again")
+
+    assert "lost" not in read
+    until(lambda: not writer._waiting)
+    logger.error("the end")
+    while "the end" not in read:
+        read += text()
+    assert read.count("are missing here") == 1
+
+
+def test_the_end_of_a_process_waits_for_a_reader_for_a_moment_only(written, monkeypatch):
+    logger, text = written
+    for number in range(5000):
+        logger.error("%d", number)
+
+    logger.handlers[0].flush()  # nobody reads
+
+    assert logger.handlers[0]._writer._waiting
+    monkeypatch.setattr(log_writer, "_FLUSH_WITHIN_S", PATIENCE_S)
+    with beside(logger.handlers[0].flush):
+        assert len(words_of(text, 5000)) == 5000
+    assert not logger.handlers[0]._writer._waiting
 
 
 @pytest.mark.parametrize(
