@@ -34,6 +34,9 @@ Supervisors of other users are not seen: run it as the user that runs greenq-wor
 #: Seconds that a look may take, and milliseconds of them that workers have to answer.
 _LOOK_WITHIN_S, _WORKERS_ANSWER_WITHIN_MS = 20.0, 5000
 
+#: For how long it is looked at which jobs have the CPU, while they are listed.
+_SAMPLE_MS = 250
+
 
 class Look(NamedTuple):
     """What the supervisors said.
@@ -146,7 +149,7 @@ _NOBODY = (
 
 
 def _jobs(options: argparse.Namespace) -> Look:
-    return _ask_all(options, {"request": "jobs", "timeout_ms": _WORKERS_ANSWER_WITHIN_MS})
+    return _ask_all(options, {"request": "jobs", "timeout_ms": _WORKERS_ANSWER_WITHIN_MS, "sample_ms": _SAMPLE_MS})
 
 
 def _paths(options: argparse.Namespace) -> list[str]:
@@ -170,18 +173,23 @@ def _ask_all(options: argparse.Namespace, request: dict[str, Any]) -> Look:
 
 def _ask_one(path: str, request: dict[str, Any], look: Look) -> None:
     """Add to the look what this supervisor says."""
+    jobs: list[dict[str, Any]] = []
     try:
         for answer in ask(path, request, timeout_s=_LOOK_WITHIN_S):
-            where = {"worker": answer.get("worker"), "pid": answer.get("pid")}
-            look.jobs.extend({**job, **where} for job in answer.get("jobs", ()))
+            where = {"worker": answer.get("worker"), "pid": answer.get("pid"), "cpu": None}
+            jobs += ({**job, **where} for job in answer.get("jobs", ()))
             look.frames.extend(answer.get("frames", ()))
-            for silent_one in answer.get("silent", ()):
-                look.problems.append(
-                    f"Worker {silent_one.get('worker')} (PID {silent_one.get('pid')}) does not answer: its hub does "
-                    "not turn, because a job computes or blocks, or it is stopped."
-                )
+            look.problems.extend(_silence(each) for each in answer.get("silent", ()))
+            top.note_cpu(jobs, answer.get("cpu", ()))
     except ControlError as error:
         look.problems.append(str(error))
+    look.jobs.extend(jobs)
+
+
+def _silence(silent: dict[str, Any]) -> str:
+    on_cpu = silent.get("on_cpu")
+    why = f"message {on_cpu} has its CPU" if on_cpu else "a job computes or blocks, or it is stopped"
+    return f"Worker {silent.get('worker')} (PID {silent.get('pid')}) does not answer: its hub does not turn, {why}."
 
 
 def _code(look: Look) -> int:

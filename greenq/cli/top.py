@@ -23,6 +23,7 @@ _NEVER = float("inf")
 SORTS: dict[str, Callable[[Row], Any]] = {
     "age": lambda row: -row["age_ms"],
     "limit": lambda row: _NEVER if row["left_ms"] is None else row["left_ms"],
+    "cpu": lambda row: (-(row["cpu"] or 0), -row["age_ms"]),
     "actor": lambda row: (row["actor"], -row["age_ms"]),
     "queue": lambda row: (row["queue"], -row["age_ms"]),
     "id": lambda row: row["message_id"],
@@ -38,8 +39,21 @@ GROUPS: dict[str, Callable[[Row], str]] = {
     "worker": lambda row: f"{row['worker']} (PID {row['pid']})",
 }
 
-_HEAD = ("MESSAGE", "ACTOR", "QUEUE", "AGE", "LEFT", "DONE", "WAITING ON")
-_WIDEST = (36, 30, 16, 8, 8, 12, 120)
+_HEAD = ("MESSAGE", "ACTOR", "QUEUE", "AGE", "LEFT", "CPU", "DONE", "WAITING ON")
+_WIDEST = (36, 30, 16, 8, 8, 4, 12, 120)
+
+
+def note_cpu(rows: Sequence[dict[str, Any]], samples: Sequence[Row]) -> None:
+    """Note in these rows which part of the time each job had the CPU, from 0 to 1; None where nobody saw.
+
+    Parameters:
+      samples(Sequence[Row]): Of each worker, how often it was looked at, and whose job had it how often.
+    """
+    by_pid = {each["pid"]: each for each in samples if each["looks"]}
+    for row in rows:
+        seen = by_pid.get(row["pid"])
+        if seen is not None:
+            row["cpu"] = seen["seen"].get(row["message_id"], 0) / seen["looks"]
 
 
 def arranged(rows: Sequence[Row], *, sort: str, limit: int | None) -> list[Row]:
@@ -92,6 +106,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row["queue"],
         duration(row["age_ms"]),
         "-" if row["left_ms"] is None else duration(row["left_ms"]),
+        "-" if row["cpu"] is None else f"{row['cpu']:.0%}",
         _progress(row),
         where(row),
     )

@@ -55,7 +55,7 @@ def judge(answer: Mapping[str, Any]) -> Health:
     consuming = [each for each in workers if each.get("consuming") and each.get("state") == "ready"]
     reasons = [
         f"Worker {each.get('worker')} (PID {each.get('pid')}) has not answered within {ANSWERS_WITHIN_MS // 1000} s: "
-        "its hub does not turn."
+        f"its hub does not turn{_why(each)}."
         for each in stuck
     ]
     is_ready = any(each not in stuck for each in consuming) and not answer.get("is_stopping")
@@ -69,3 +69,7 @@ def judge(answer: Mapping[str, Any]) -> Health:
             else "No worker has started yet."
         )
     return Health(not stuck, is_ready, tuple(reasons), workers)
+
+
+def _why(worker: Mapping[str, Any]) -> str:
+    return f", message {worker['on_cpu']} has its CPU" if worker.get("on_cpu") else ""

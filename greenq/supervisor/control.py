@@ -4,16 +4,19 @@
                                  <--report pipes---
 
 An ask goes to every worker that is ready; what they answer is passed on as it comes, until all have
-answered or the time is over: a worker that does not answer is one whose hub does not turn. All of it
+answered or the time is over: a worker that does not answer is one whose hub does not turn. Which of its
+jobs has the CPU is seen in its page, and while somebody wants to know, it is looked at again and again. All of it
 happens in the supervisor's loop, which never waits: who does not read, or says nothing, is dropped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -31,6 +34,11 @@ _MOST_UNREAD = 64 << 20
 
 #: Seconds in which workers have to answer, by default and at most.
 _TIMEOUT_S, _LONGEST_TIMEOUT_S = 5.0, 30.0
+
+#: Seconds between two looks at which jobs have the CPU, and for how long that can be wanted.
+_SAMPLE_EVERY_S, _LONGEST_SAMPLE_S = 0.005, 2.0
+#: How many of a worker's jobs are named that had it.
+_MOST_ON_CPU = 100
 
 #: What is asked, as which command of a worker.
 _COMMANDS = {"jobs": "jobs", "stack": "stack", "health": "ping"}
@@ -51,25 +59,55 @@ class _Client:
 class _Ask:
     """A question that workers were asked.
 
-    Attributes:
-      waits_for(dict[int, Child]): Who has not answered yet, by pid.
-      asked(list[Child]): All of them.
+    Parameters:
+      asked(Iterable[Child]): Who was.
+      timeout_s(float): Seconds that they have.
       on_answer(Callable[[Child, Mapping], None]): Called with each part of an answer.
       on_end(Callable[[_Ask], None]): Called when all have answered, or the time is over.
+      sample_s(float): For how long it is looked at who has the CPU.
+
+    Attributes:
+      waits_for(dict[int, Child]): Who has not answered yet, by pid.
+      samples(dict[int, Counter[str]]): How often which message had the CPU, by the pid of the worker.
     """
 
     def __init__(
         self,
         asked: Iterable[Child],
-        ends_at: float,
+        timeout_s: float,
         on_answer: Callable[[Child, Mapping[str, Any]], None],
         on_end: Callable[[_Ask], None],
+        sample_s: float,
     ) -> None:
+        now = time.monotonic()
         self.asked = list(asked)
         self.waits_for = {child.pid: child for child in self.asked}
-        self.ends_at = ends_at
+        self.samples: dict[int, Counter[str]] = {child.pid: Counter() for child in self.asked}
         self.on_answer = on_answer
         self.on_end = on_end
+        self._ends_at = now + timeout_s
+        self._sampled_at = now + sample_s
+        self._sample_at = now if sample_s > 0 else self._sampled_at
+
+    def is_over(self) -> bool:
+        """Whether it is answered, or the time is over."""
+        now = time.monotonic()
+        return now >= self._ends_at or (not self.waits_for and now >= self._sampled_at)
+
+    def next_due(self) -> float:
+        """Monotonic seconds at which there is something to do."""
+        now = time.monotonic()
+        return self._sample_at if now < self._sampled_at else self._ends_at
+
+    def sample(self) -> None:
+        """See who has the CPU, if it is time."""
+        now = time.monotonic()
+        if now >= self._sampled_at or now < self._sample_at:
+            return
+        self._sample_at = min(now + _SAMPLE_EVERY_S, self._sampled_at)
+        for child in self.asked:
+            if child.page is not None and child.page.turns:  # else it shows nothing
+                self.samples[child.pid][child.page.message_on_cpu] += 1
 
 
 class Control:
@@ -187,8 +225,6 @@ class Control:
     # -- requests
 
     def _answer(self, client: _Client, line: bytes) -> None:
-        import json
-
         try:
             request = json.loads(line)
             what = request["request"]
@@ -196,6 +232,7 @@ class Control:
             if what == "stack":
                 command["message_id"] = str(request["message_id"])
             timeout_s = min(float(request.get("timeout_ms", _TIMEOUT_S * 1000)) / 1000, _LONGEST_TIMEOUT_S)
+            sample_s = min(float(request.get("sample_ms", 0)) / 1000, _LONGEST_SAMPLE_S)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._say(client, {"end": True, "error": f"A request is one of {', '.join(_COMMANDS)}, as JSON."})
             return
@@ -206,9 +243,9 @@ class Control:
                 self._say(client, {**answer, "worker": child.number, "pid": child.pid})
 
         def end(ask: _Ask) -> None:
-            self._say(client, {"end": True, **(self._health(ask) if what == "health" else _silent(ask))})
+            self._say(client, {"end": True, **(self._health(ask) if what == "health" else _summary(ask))})
 
-        self.ask(command, timeout_s, pass_on, end)
+        self.ask(command, timeout_s, pass_on, end, sample_s=sample_s)
 
     def _health(self, ask: _Ask) -> dict[str, Any]:
         workers = []
@@ -220,6 +257,7 @@ class Control:
                     "state": child.state,
                     "answers": None if child not in ask.asked else child.pid not in ask.waits_for,
                     "consuming": child.is_consuming,
+                    "on_cpu": _on_cpu(child),
                 }
             )
         return {**self._facts(), "workers": sorted(workers, key=lambda each: (each["worker"], each["pid"]))}
@@ -232,16 +270,17 @@ class Control:
         timeout_s: float,
         on_answer: Callable[[Child, Mapping[str, Any]], None],
         on_end: Callable[[_Ask], None],
+        *,
+        sample_s: float = 0.0,
     ) -> None:
         """Ask all workers that are ready. See _Ask for the calls."""
         self._last_ask += 1
         ready = [child for child in self._workers() if child.ready_at is not None]
-        ask = _Ask(ready, time.monotonic() + timeout_s, on_answer, on_end)
+        ask = _Ask(ready, timeout_s, on_answer, on_end, sample_s)
         self._asks[self._last_ask] = ask
         for child in ready:
             child.ask({**command, "ask": self._last_ask})  # one that cannot be told will not answer
-        if not ask.waits_for:
-            self._end(self._last_ask)
+        self._end_if_over(self._last_ask)
 
     def note(self, child: Child, report: Mapping[str, Any]) -> None:
         """A worker has answered, or a part of it."""
@@ -259,14 +298,14 @@ class Control:
             self._has_answered(child, number)
 
     def _has_answered(self, child: Child, number: Any) -> None:
-        ask = self._asks[number]
-        ask.waits_for.pop(child.pid, None)
-        if not ask.waits_for:
-            self._end(number)
+        self._asks[number].waits_for.pop(child.pid, None)
+        self._end_if_over(number)
 
-    def _end(self, number: int) -> None:
-        ask = self._asks.pop(number)
-        ask.on_end(ask)
+    def _end_if_over(self, number: int) -> None:
+        ask = self._asks[number]
+        if ask.is_over():
+            del self._asks[number]
+            ask.on_end(ask)
 
     # -- USR1
 
@@ -275,10 +314,12 @@ class Control:
 
         def end(ask: _Ask) -> None:
             for child in ask.waits_for.values():
+                on_cpu = _on_cpu(child)
                 self.logger.warning(
-                    "%s does not answer, so what it runs is not logged: its hub has not turned for %g s.",
+                    "%s does not answer, so what it runs is not logged: its hub has not turned for %g s.%s",
                     child,
                     _TIMEOUT_S,
+                    f" Message {on_cpu} has its CPU." if on_cpu else "",
                 )
 
         self.logger.info("SIGUSR1: the workers log their jobs in flight.")
@@ -288,7 +329,7 @@ class Control:
 
     def next_due(self) -> list[float]:
         """Monotonic seconds at which there is something to do."""
-        return [ask.ends_at for ask in self._asks.values()] + [
+        return [ask.next_due() for ask in self._asks.values()] + [
             client.drop_at for client in self._clients if client.unread or not client.asked
         ]
 
@@ -296,15 +337,30 @@ class Control:
         """End asks whose time is over; drop clients that do not speak, or do not read."""
         now = time.monotonic()
         for number, ask in list(self._asks.items()):
-            if ask.ends_at <= now:
-                self._end(number)
+            ask.sample()
+            self._end_if_over(number)
         for client in list(self._clients):
             if client.drop_at <= now and (client.unread or not client.asked):
                 self._drop(client)
 
 
-def _silent(ask: _Ask) -> dict[str, Any]:
+def _on_cpu(child: Child) -> str | None:
+    """The message whose job has this worker's CPU; None if none has, or it shows nothing."""
+    return (child.page.message_on_cpu or None) if child.page is not None else None
+
+
+def _summary(ask: _Ask) -> dict[str, Any]:
     return {
         "workers": len(ask.asked),
-        "silent": [{"worker": child.number, "pid": child.pid} for child in ask.waits_for.values()],
+        "silent": [
+            {"worker": child.number, "pid": child.pid, "on_cpu": _on_cpu(child)} for child in ask.waits_for.values()
+        ],
+        "cpu": [
+            {
+                "pid": pid,
+                "looks": samples.total(),
+                "seen": {name: count for name, count in samples.most_common(_MOST_ON_CPU) if name},
+            }
+            for pid, samples in ask.samples.items()
+        ],
     }

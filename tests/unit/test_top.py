@@ -21,6 +21,7 @@ def job(message_id="1", **given):
         "total": None,
         "worker": 1,
         "pid": 12,
+        "cpu": None,
         **given,
     }
 
@@ -29,7 +30,18 @@ def test_a_job_is_a_line_with_where_it_waits():
     lines = top.screen([job(left_ms=59_000, done=3, total=10)], [], "age", None, None)
 
     assert lines[0] == "1 jobs in flight in 1 worker"
-    assert lines[-1].split() == ["1", "resize", "images", "1.5s", "59.0s", "3/10", "30%", "resize", "shop/tasks.py:7"]
+    assert lines[-1].split() == [
+        "1",
+        "resize",
+        "images",
+        "1.5s",
+        "59.0s",
+        "-",
+        "3/10",
+        "30%",
+        "resize",
+        "shop/tasks.py:7",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +90,16 @@ def test_long_names_leave_room_for_the_others():
 
     assert len(line) < 36 + 30 + 100
     assert line.endswith("shop/tasks.py:7")
+
+
+def test_the_share_of_the_cpu_is_told_of_workers_that_were_looked_at():
+    rows = [job("a"), job("b"), job("a", pid=13)]
+
+    top.note_cpu(rows, [{"pid": 12, "looks": 4, "seen": {"a": 3, "gone": 1}}, {"pid": 13, "looks": 0, "seen": {}}])
+
+    assert [row["cpu"] for row in rows] == [0.75, 0, None]
+    lines = top.screen(rows, [], "cpu", None, None)
+    assert [line.split()[5] for line in lines[3:]] == ["75%", "0%", "-"]
 
 
 @pytest.mark.parametrize(
