@@ -284,6 +284,7 @@ class _JobThread:
     """
 
     def __init__(self, name: str) -> None:
+        self._ident = _get_ident()
         self._job = getcurrent()
         self._job.name = name  # type: ignore[attr-defined]  # greenlets take any attribute
         self._guard: _NativeGuard | None = None
@@ -320,6 +321,11 @@ class _JobThread:
         """A guard for the thread's next job."""
         self._guard = guard = _NativeGuard(_get_ident(), _allocate_lock(), self._keeper)
         return guard
+
+    def frame(self) -> FrameType | None:
+        # While it waits its hub has the thread.
+        frame: FrameType | None = self._job.gr_frame or sys._current_frames().get(self._ident)
+        return frame
 
     def close(self) -> None:
         """Let go of the hub, at the thread's end, once it has done what was left to it."""

@@ -167,6 +167,10 @@ class JobThread(Protocol):
         """End its wait, or the next one. For any other thread."""
         ...
 
+    def frame(self) -> FrameType | None:
+        """The innermost frame of the job that runs in it. For other threads, too."""
+        ...
+
     def close(self) -> None:
         """It ends, and runs no job any more."""
         ...

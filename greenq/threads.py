@@ -49,6 +49,7 @@ class _JobThread:
     def __init__(self, name: str) -> None:
         threading.current_thread().name = name
         self._is_woken = threading.Semaphore(0)
+        self._ident = threading.get_ident()
 
     guard = staticmethod(_guard)
 
@@ -57,6 +58,9 @@ class _JobThread:
 
     def wake(self) -> None:
         self._is_woken.release()
+
+    def frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._ident)
 
     def close(self) -> None:
         pass

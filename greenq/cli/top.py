@@ -171,9 +171,11 @@ def stack(jobs: Sequence[Row], frames: Sequence[Row]) -> list[str]:
         )
         left = "no time limit" if row["left_ms"] is None else f"{duration(row['left_ms'])} left"
         lines.append(f"running for {duration(row['age_ms'])}, {left}, done {_progress(row)}")
-    lines += (
-        f'  File "{escaped(each["file"])}", line {each["line"]}, in {escaped(each["function"])}' for each in frames
-    )
+    for each in frames:
+        function, file = escaped(each["function"]), each["file"]
+        lines.append(
+            f"  {function}" if file is None else f'  File "{escaped(file)}", line {each["line"]}, in {function}'
+        )
     return lines
 
 

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..json_lines import encode
 from ..log_lines import log_with_details
 from ..logging import get_logger
+from .async_jobs import AsyncJob
+from .lanes import LaneJob
 
 if TYPE_CHECKING:
     from ..consumer import MessageProxy
-    from .async_jobs import AsyncJob
     from .slots import WorkerThread
     from .worker import Worker
 
@@ -52,7 +53,7 @@ _PATIENCE_S = 5.0
 MOST_LOGGED, _IDS_NAMED = 1000, 5
 
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_DOORS = {_OWN + name for name in ("greenlets.py", "threads.py", os.path.join("worker", "async_jobs.py"))}
+_DOORS = {(_OWN + "actor.py", "run_guarded"), (_OWN + os.path.join("worker", "async_jobs.py"), "_run")}
 _LIBRARIES = tuple(
     {
         os.path.join(sysconfig.get_paths()[name], "")
@@ -70,7 +71,7 @@ class Place(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        return f"{self.function} at {self.file}:{self.line}"
+        return f"{self.function} at {self.file}:{self.line}" if self.file else self.function
 
 
 class InFlight:
@@ -186,18 +187,26 @@ class InFlight:
     def _stack(self, job: WorkerThread | AsyncJob) -> list[Place]:
         """Its stack from the actor inwards, or all of it if it is in no actor."""
         places = list(self._innermost_first(job))
-        # The outermost door, because an actor may call greenq, too.
+        # The outermost door, because an actor may call greenq, too; without what is between the two.
         doors = [number for number, place in enumerate(places) if _is_door(place)]
-        return places[: doors[-1] if doors else None][:_MOST_FRAMES][::-1]
+        inside = places[: doors[-1] if doors else None]
+        while doors and inside and inside[-1].file.startswith(_OWN):
+            inside.pop()
+        return inside[:_MOST_FRAMES][::-1]
 
     def _innermost_first(self, job: WorkerThread | AsyncJob) -> Iterator[Place]:
-        coroutine = getattr(job, "coroutine", None)
-        if coroutine is None:
-            yield from _places(job.task.frame())  # type: ignore[union-attr]  # a slot's greenlet
+        if isinstance(job, AsyncJob):
+            coroutine = job.coroutine()
+            if coroutine is not None:
+                yield from _places_of_coroutine(coroutine, self._worker.event_loop.frame)
             return
-        inner = coroutine()
-        if inner is not None:
-            yield from _places_of_coroutine(inner, self._worker.event_loop.frame)
+        frame = None
+        if isinstance(job.guard, LaneJob):
+            if job.guard.pid is not None:
+                yield Place("", 0, f"in process {job.guard.pid}")
+                return
+            frame = job.guard.frame()
+        yield from _places(frame or job.task.frame())
 
     # -- USR1
 
@@ -235,8 +244,8 @@ class InFlight:
 
 
 def _is_door(place: Place) -> bool:
-    """Whether this is the line of greenq's that calls an actor's code: of a guard, or of an async job."""
-    return place.file in _DOORS and place.function.rpartition(".")[2] in ("run", "_run")
+    """Whether this is where greenq leaves for an actor's code."""
+    return (place.file, place.function.rpartition(".")[2]) in _DOORS
 
 
 def _places(frame: FrameType | None) -> Iterator[Place]:
@@ -282,12 +291,15 @@ def is_users(file: str) -> bool:
 def _told(place: Place) -> dict[str, Any]:
     # Of a path the end tells more.
     file = place.file if len(place.file) <= _LONGEST_TEXT else "..." + place.file[-_LONGEST_TEXT:]
-    return {"file": file, "line": place.line, "function": _cut(place.function)}
+    return {"file": file or None, "line": place.line or None, "function": _cut(place.function)}
 
 
 def _printed(stack: tuple[Place, ...]) -> Iterator[str]:
     """As a traceback has it."""
     for place in stack:
+        if not place.file:
+            yield f"  {place.function}"
+            continue
         yield f'  File "{place.file}", line {place.line}, in {place.function}'
         text = linecache.getline(place.file, place.line).strip()
         if text:

@@ -485,7 +485,10 @@ class WorkerProcess:
         # belong to greenlets. A supervisor would kill the process a little later, but it may
         # be gone.
         _stand_still(self._runtime)(self.options["worker_shutdown_timeout"] / 1000 + _LAST_RESORT_S)
-        os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
+        poll = self._runtime.native_poll()
+        poll.register(2, select.POLLOUT)
+        if poll.poll(0):  # else nobody reads, and to write would be to wait
+            os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
 
 

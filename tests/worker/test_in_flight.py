@@ -15,6 +15,7 @@ import pytest
 import greenq
 from greenq.worker import in_flight
 from greenq.worker.in_flight import InFlight, pipe_writer
+from tests.support import lane_actors
 from tests.support.waiting import happens, until
 
 
@@ -113,6 +114,60 @@ def test_a_coroutine_that_blocks_the_loop_is_told_with_where(broker, start, go):
     asked = Asked(worker)
 
     until(lambda: any(str(job["function"]).endswith("happens") for job in asked.jobs()))
+
+
+@pytest.mark.parametrize("waits", ["in its hub", "with all of its thread"])
+def test_a_job_in_a_native_thread_is_told_where_it_is(broker, start, go, waits):
+    # Reading a pipe blocks a whole thread, whatever gevent has patched.
+    reader, writer = os.pipe()
+
+    def read():
+        os.read(reader, 1)
+
+    @greenq.actor(broker=broker, lane="thread")
+    def outer():
+        greenq.progress(5)
+        if waits == "in its hub":
+            wait_in_here(go)
+        else:
+            read()
+
+    worker = start()
+    message = outer.send()
+    asked = Asked(worker)
+    ends = "happens" if waits == "in its hub" else "read"
+    until(lambda: [str(job["function"]).rpartition(".")[2] for job in asked.jobs()] == [ends])
+
+    described, told = asked.answers("stack", message_id=message.message_id)
+
+    assert described["jobs"][0]["done"] == 5
+    assert told["frames"][0]["function"].rpartition(".")[2] == "outer"
+    os.write(writer, b"x")
+    go.set()
+    until(lambda: asked.jobs() == [])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_job_in_a_process_of_its_own_is_told_with_that(tmp_path):
+    worker = greenq.Worker(lane_actors.broker, concurrency=2)
+    worker.start()
+    try:
+        message = lane_actors.wait_for_go.send(str(tmp_path / "held"))
+        until((tmp_path / "held").exists)
+        asked = Asked(worker)
+
+        described, told = asked.answers("stack", message_id=message.message_id)
+
+        (job,) = described["jobs"]
+        assert job["function"] == f"in process {(tmp_path / 'held').read_text()}"
+        assert (job["file"], job["line"]) == (None, None)
+        assert told["frames"] == [{"file": None, "line": None, "function": job["function"]}]
+        (tmp_path / "go").touch()
+        until(lambda: asked.jobs() == [])
+    finally:
+        (tmp_path / "go").touch()
+        worker.stop(2000)
 
 
 def test_a_stack_begins_at_the_actor(broker, start, go):

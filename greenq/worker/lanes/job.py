@@ -6,6 +6,7 @@ Does not know what a host is: see threads.py and processes.py.
 from __future__ import annotations
 
 import contextvars
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..outcome import Outcome
@@ -44,6 +45,10 @@ class Host(Protocol):
 
     def stack(self) -> list[Place]:
         """Where its job is, the innermost first; empty where that cannot be told."""
+        ...
+
+    def frame(self) -> FrameType | None:
+        """The innermost frame of its job; None if that is in another process."""
         ...
 
     def kill(self) -> None:
@@ -137,6 +142,16 @@ class LaneJob:
         outcome, self._outcome = self._outcome, None
         assert outcome is not None
         return outcome
+
+    def frame(self) -> FrameType | None:
+        """The innermost frame of the actor's own code; None if that does not run, or runs in another process."""
+        host = self.host
+        return host.frame() if host is not None and self._performs else None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that the actor's own code runs in, if that is another one."""
+        return getattr(self.host, "pid", None)
 
     # -- the places' side
 

@@ -21,6 +21,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ... import logged_job
@@ -301,6 +302,14 @@ class ProcessHost:
 
     def stack(self) -> list[Place]:
         return []  # another process's is not seen from here
+
+    @property
+    def pid(self) -> int | None:
+        """The process's; None if it is not started, or has ended."""
+        return self._pid
+
+    def frame(self) -> FrameType | None:
+        return None
 
     def kill(self) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ interrupt reaches the next one.
 from __future__ import annotations
 
 import contextvars
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..outcome import Outcome
@@ -73,6 +74,9 @@ class ThreadHost:
     def stack(self) -> list[Place]:
         guard = self._guard
         return [] if guard is None else guard.stack()
+
+    def frame(self) -> FrameType | None:
+        return None if self._thread is None else self._thread.frame()
 
     def kill(self) -> None:
         pass  # nobody can kill a thread
