@@ -34,8 +34,12 @@ class Job(Protocol):
     message: Any
     #: The message's id, as ``shared_page.name_bytes`` has it.
     shown: bytes
-    #: Whether the actor's own code is under way, where it may be interrupted.
-    is_inside: bool
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the actor's own code is under way, where it may be interrupted."""
+        ...
+
     #: The last interrupt that was sent; None if there was none.
     interrupted_by: type[BaseException] | None
     #: When its time limit passes, in monotonic seconds; None without one.

@@ -351,6 +351,12 @@ class _NativeGuard(ThreadGuard):
     def __init__(self, ident: int, lock: Any, keeper: Any) -> None:
         super().__init__(ident, lock)
         self._keeper = keeper
+        self._greenlet = getcurrent()
+
+    def stack(self) -> list[Place]:
+        # While it waits its thread is in the hub.
+        waiting = places(self._greenlet.gr_frame, ThreadGuard.run.__code__)
+        return waiting or super().stack()
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         is_sent = super().interrupt(exception)

@@ -243,3 +243,19 @@ def test_an_async_actor_that_a_job_calls_in_place_runs_on_the_jobs_time(broker, 
     broker.join("default", timeout=20_000)
 
     assert 0 < seen[0] <= 10_000
+
+
+def test_a_job_in_a_thread_of_its_lane_sees_how_long_it_has_left_and_its_soft_limit_is_told(broker, start, told):
+    seen = []
+
+    @greenq.actor(broker=broker, lane="thread", time_limit=10_000, soft_time_limit=50, max_retries=0)
+    def work():
+        seen.append(greenq.remaining_ms())
+        wait_here(told)
+
+    work.send()
+    start()
+    broker.join("default", timeout=20_000)
+
+    assert 0 < seen[0] <= 10_000
+    assert "in wait_here" in told.lines[0] or "in is_set" in told.lines[0]

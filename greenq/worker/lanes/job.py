@@ -9,6 +9,8 @@ import contextvars
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...cpu import of_context
+from ...shared_page import name_bytes
 from ..outcome import Outcome
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class LaneJob:
         self.ends_at: float | None = None
         self.soft_at: float | None = None
         self.blocked_s = 0.0
+        self.shown = name_bytes(message._message.message_id)
         self._places = places
         self._deadlines = deadlines
         #: Held while an interrupt is sent, so that it cannot come to the next job of the same host.
@@ -130,6 +133,7 @@ class LaneJob:
                 return Outcome(exception=self.interrupted_by())
             self._performs = True
         # The clock runs while the actor does: not while it waits for a host.
+        context.run(of_context.set, self)
         deadline = self._deadlines.start_for(self, self.message)
         try:
             return host.perform(self, context)
@@ -168,6 +172,11 @@ class LaneJob:
             self.host = host
         self._news.set()
         return True
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the actor's own code is under way."""
+        return self._performs and not self._is_over
 
     @property
     def is_elsewhere(self) -> bool:
