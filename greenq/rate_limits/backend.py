@@ -92,7 +92,7 @@ class RateLimiterBackend:
         Parameters:
           key(str): The key.
           holder(str): As it was taken.
-          ttl(int): As it was taken.
+          ttl(int): The lease that it was taken for, in milliseconds.
         """
         self.decr(key, 1, 0, ttl)
 

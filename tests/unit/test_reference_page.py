@@ -113,6 +113,31 @@ def test_backends_say_at_the_top_that_all_of_it_may_switch(path):
     assert "may switch" in described(path)
 
 
+#: Parameters of these names are durations, or may be.
+DURATION = re.compile(r"\w*timeout|\w*delay|\w*ttl|\w*backoff|(idle_|time_)\w+|interval|max_age|bucket|window|wait")
+
+
+def _with_durations():
+    """The headings of what takes a duration: (path, names of the parameters)."""
+    for path, heading in re.findall(r'<a id="([^"]+)"></a>\n#{3,4} .*`([^`]+)`\n', PAGE):
+        names = [name for name in re.findall(r"[(,] ?(\w+)(?==|[,)])", heading) if DURATION.fullmatch(name)]
+        if names:
+            yield pytest.param(path, names, id=path)
+
+
+def _tells_the_unit(path, name):
+    text = re.search(rf"^- .*`{name}`.*", described(path), re.MULTILINE)
+    return re.search("milliseconds|seconds|of no meaning|for the API's sake", text[0] if text else "", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("path", "names"), list(_with_durations()))
+def test_what_takes_a_duration_tells_its_unit_or_is_for_asyncio_what_another_is_that_does(path, names):
+    twin = re.search(r"`(\w+)(?:\(block=True\))?` for code that runs on an asyncio loop", described(path))
+    where = path if twin is None else f"{path.rpartition('.')[0]}.{twin[1]}"
+
+    assert [name for name in names if not _tells_the_unit(where, name)] == []
+
+
 def test_a_docstring_becomes_markdown(script):
     docstring = script.inspect.cleandoc(
         """What it is, and ``how``.

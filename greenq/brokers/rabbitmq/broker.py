@@ -232,7 +232,7 @@ class RabbitmqBroker(Broker):
           queue_name(str): The queue.
           min_successes(int): How many times in a row it has to be found empty.
           idle_time(int): Milliseconds between two looks.
-          interval(int): The same by the name that it has on all brokers, which comes first.
+          interval(int): The same, in milliseconds too, by the name that it has on all brokers, which comes first.
           timeout(int): Milliseconds. Default: no limit.
 
         Raises:

@@ -113,6 +113,11 @@ class StubBroker(Broker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> StubConsumer:
         """A consumer of a queue; see Broker.
 
+        Parameters:
+          queue_name(str): The queue.
+          prefetch(int): The most messages that it holds unsettled.
+          timeout(int): Milliseconds after which waiting ends without a message.
+
         Raises:
           QueueNotFound: The queue was never declared.
         """
