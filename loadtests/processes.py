@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -47,10 +47,18 @@ class Bench:
       count(int): How many jobs the workers tell of at once.
       queues(int): How many queues the workers consume. Default: just one.
       app(str): The module that workers import.
+      environment(dict[str, str]): Further variables of all that is started.
     """
 
     def __init__(
-        self, folder: Path, url: str | None = None, *, count: int = 0, queues: int = 1, app: str = "jobs"
+        self,
+        folder: Path,
+        url: str | None = None,
+        *,
+        count: int = 0,
+        queues: int = 1,
+        app: str = "jobs",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._app = app
@@ -69,6 +77,7 @@ class Bench:
             "LOADTEST_QUEUES": str(queues),
             PIPE_VARIABLE: str(pipe_path),
             COUNT_VARIABLE: str(count),
+            **(environment or {}),
         }
 
     @property
@@ -200,10 +209,17 @@ def json_of(command: list[str], environment: dict[str, str] | None = None, pytho
 
 
 @contextlib.contextmanager
-def bench(count: int = 0, *, url: str | None = None, queues: int = 1, app: str = "jobs") -> Iterator[Bench]:
+def bench(
+    count: int = 0,
+    *,
+    url: str | None = None,
+    queues: int = 1,
+    app: str = "jobs",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Bench]:
     """A fresh queue, where the URL names none; what was started on it has ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="greenq-bench-") as folder:
-        opened = Bench(Path(folder), url, count=count, queues=queues, app=app)
+        opened = Bench(Path(folder), url, count=count, queues=queues, app=app, environment=environment)
         try:
             yield opened
         finally:
