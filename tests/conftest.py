@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -10,6 +11,10 @@ import greenq.broker
 import greenq.message
 from greenq.encoder import JSONEncoder
 from tests.support.waiting import PATIENCE_S
+
+# Nothing here is signed by an authority that the system trusts, and each connection over TLS would read them all, which
+# takes more CPU than the test. What a test trusts it names.
+os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 @pytest.fixture(autouse=True)
