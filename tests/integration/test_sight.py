@@ -40,6 +40,14 @@ def wait_for_go():
         time.sleep(0.01)
 
 @greenq.actor
+def compute():
+    while not (HERE / "go").exists():
+        ends_at = time.monotonic() + 0.005
+        while time.monotonic() < ends_at:
+            pass
+        time.sleep(0.001)
+
+@greenq.actor
 def spin():
     log.info("spinning")
     while not (HERE / "go").exists():
@@ -134,6 +142,21 @@ def test_top_lists_the_jobs_of_all_workers(run, folder, greenq):
     assert "wait_for_go" in grouped.stdout
 
 
+def test_top_tells_which_job_has_the_cpu(run, folder, greenq):
+    command = run("-p", "1", "-c", "2")
+    command.wait_until_ready()
+    put(folder, "images", "resize")
+    put(folder, "default", "compute")
+
+    def cpu():
+        return {job["actor"]: job["cpu"] for job in jobs_of(greenq, command, "--sort", "cpu")["jobs"]}
+
+    until(lambda: (cpu().get("compute") or 0) > 0.3)
+    shares = cpu()
+    assert list(shares) == ["compute", "resize"]
+    assert shares["compute"] > shares["resize"]
+
+
 def test_stack_shows_the_whole_way_of_one_job_wherever_it_runs(run, folder, greenq):
     command = run("-p", "2", "-c", "1")
     command.wait_until_ready(2)
@@ -169,16 +192,20 @@ def test_a_worker_whose_hub_does_not_turn_is_named_and_the_others_are_listed(run
     command.wait_until_ready(2)
     put(folder, "images", "resize")
     until(lambda: jobs_of(greenq, command)["count"] == 1)
-    enqueue(folder, "spin")
-    ((pid,),) = [command.wait_for(r"\[PID (\d+)\].* spinning")]
+    guilty = put(folder, "default", "spin")
+    (pid,) = command.wait_for(r"\[PID (\d+)\].* spinning")
 
     told = jobs_of(greenq, command)
     health = greenq("health")
 
     assert [job["actor"] for job in told["jobs"]] == ["resize"]
-    assert [f"(PID {pid}) does not answer" in problem for problem in told["problems"]] == [True]
+    assert told["problems"] == [
+        f"Worker {number} (PID {pid}) does not answer: its hub does not turn, message {guilty} has its CPU."
+        for number in "12"
+        if f"Worker {number} (" in told["problems"][0]
+    ]
     assert health.returncode == 1
-    assert f"(PID {pid}) has not answered within 5 s: its hub does not turn" in health.stdout
+    assert f"(PID {pid}) has not answered within 5 s: its hub does not turn, message {guilty}" in health.stdout
     (folder / "go").touch()
 
 
