@@ -54,6 +54,15 @@ def spin():
         pass
 """
 )
+#: `greenq` that sees the supervisors of one test alone, and not all that this user runs on the machine.
+GREENQ = """
+import sys
+from greenq import control_socket
+from greenq.cli.admin import main
+directory = sys.argv.pop(1)
+control_socket.directories = lambda: [directory]
+sys.exit(main())
+"""
 SERVED = r"Health is served on http://127\.0\.0\.1:(\d+)/health"
 
 
@@ -85,9 +94,9 @@ def greenq(runtime, folder):
 
     def call(*arguments):
         return subprocess.run(
-            [sys.executable, str(ROOT / "bin" / "greenq"), *map(str, arguments)],
+            [sys.executable, "-c", GREENQ, f"{runtime}/greenq", *map(str, arguments)],
             cwd=folder,
-            env={**os.environ, "XDG_RUNTIME_DIR": runtime},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=2 * PATIENCE_S,
@@ -221,7 +230,7 @@ def test_a_screen_is_drawn_again_and_again_until_q(run, folder, runtime):
     command.wait_until_ready()
     outside, inside = pty.openpty()
     shown = subprocess.Popen(
-        [sys.executable, str(ROOT / "bin" / "greenq"), "top", "--interval", "100ms"],
+        [sys.executable, str(ROOT / "bin" / "greenq"), "top", "--interval", "100ms", "--pid", str(command.pid)],
         env={**os.environ, "XDG_RUNTIME_DIR": runtime, "COLUMNS": "150", "LINES": "20"},
         stdin=inside,
         stdout=inside,
