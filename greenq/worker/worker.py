@@ -243,6 +243,7 @@ class Worker:
             consumer.stop()
         self.slots.wake()
         self._give_back_unstarted()
+        self.lanes.turn_away()
         grace_s = min(5.0, timeout / 1000 / 10)
         for consumer in self._consumers():
             consumer.task.join(_left(deadline - grace_s))

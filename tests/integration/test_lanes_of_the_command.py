@@ -180,6 +180,22 @@ def test_limits_and_crashes_in_processes_leave_the_worker_alone(run, folder):
     assert command.wait_until_ready() == [worker]
 
 
+def test_a_process_that_cannot_import_the_application_fails_its_job_and_tells_why(run, folder):
+    command = run("app", "-p", "1")
+    command.wait_until_ready()
+    source = (folder / "app.py").read_text()
+    (folder / "app.py").write_text("import no_such_module\n")
+    enqueue(folder, "match")
+    command.wait_for(
+        r"of actor match failed: LaneDied: The process of a lane could not start: it could not import 'app'"
+    )
+    command.wait_for("No module named 'no_such_module'")
+
+    (folder / "app.py").write_text(source)
+    enqueue(folder, "match")
+    command.wait_for("Time limit of 200 ms exceeded in message .* of actor match")
+
+
 @pytest.mark.parametrize("actor", ["hold_in_process", "hold_interpreter"])
 def test_a_worker_that_is_killed_takes_its_processes_with_it(run, folder, actor):
     command = run("app", "-p", "1")

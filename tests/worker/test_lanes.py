@@ -22,7 +22,7 @@ from greenq.results import Results
 from greenq.results.backends import StubBackend
 from greenq.runtime import is_patched
 from tests.support import lane_actors
-from tests.support.waiting import PATIENCE_S, happens, until
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 only_patched = pytest.mark.skipif("not greenq.runtime.is_patched()", reason="every job has a native thread here")
 
@@ -585,6 +585,23 @@ def test_an_idle_process_is_ended_after_a_while(lanes):
     assert result_of(lane_actors.add.send(1, 2)) == 3
 
 
+def test_a_job_that_waits_for_a_process_goes_back_at_once_when_its_worker_stops(lanes, tmp_path):
+    queue = lane_actors.broker.queue_counts
+    worker = lanes(lane_processes=1)
+    lane_actors.wait_for_go.send(str(tmp_path / "first"))
+    until((tmp_path / "first").exists)
+    lane_actors.wait_for_go.send(str(tmp_path / "second"))
+    until(lambda: worker.slots.in_flight == 2)
+
+    with beside(worker.stop, 1000 * PATIENCE_S):
+        until(lambda: queue("default").ready == 1)
+        assert worker.slots.in_flight == 1
+        (tmp_path / "go").touch()
+
+    assert not (tmp_path / "second").exists()
+    assert (queue("default").ready, worker.given_back) == (1, 0)
+
+
 def test_a_stop_interrupts_the_job_in_a_process_and_its_message_goes_back(lanes, tmp_path):
     worker = lanes()
     lane_actors.clean_up.send(str(tmp_path / "begun"))
@@ -608,6 +625,21 @@ def test_a_stop_kills_what_ignores_it_at_the_deadline_and_its_message_goes_back(
     until(lambda: not psutil.pid_exists(pid))
     assert lane_actors.broker.queue_counts("default").ready == 1
     assert worker.given_back == 1
+
+
+@only_patched
+def test_a_killed_slot_takes_its_process_with_it_and_its_message_goes_back(lanes, tmp_path):
+    worker = lanes(lane_processes=1)
+    held = lane_actors.wait_for_go.send(str(tmp_path / "held"))
+    until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text())
+    pid = int((tmp_path / "held").read_text())
+    (slot,) = [thread for thread in worker.slots.threads if thread.message is not None]
+
+    slot.task._greenlet.kill(block=False)
+
+    until(lambda: not psutil.pid_exists(pid))
+    (tmp_path / "go").touch()
+    assert result_of(held) != pid
 
 
 def test_stopped_workers_leave_no_process_and_no_descriptor_behind(lanes):

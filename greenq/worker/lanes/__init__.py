@@ -99,6 +99,12 @@ class Lanes:
         places = self._processes if actor.lane == "process" else self._threads
         return None if places is None else LaneJob(self._runtime, message, consumer, actor, places, self._deadlines)
 
+    def turn_away(self) -> None:
+        """Have the jobs that wait for their turn go back: the worker stops, and nothing begins. Does not wait."""
+        for places in (self._processes, self._threads):
+            if places is not None:
+                places.turn_away()
+
     def kill(self) -> None:
         """Kill the processes in which jobs run: the time to stop is over. Does not wait."""
         self._processes.kill()

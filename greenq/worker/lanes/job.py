@@ -111,8 +111,7 @@ class LaneJob:
         """Run it to its end, in this context. Switches: it may have to wait for its turn first."""
         host = self._places.take(self)
         if host is None:
-            assert self.interrupted_by is not None
-            self._outcome = Outcome(exception=self.interrupted_by())
+            self._outcome = self._not_begun()
             self._is_over = True
             return
         try:
@@ -127,10 +126,10 @@ class LaneJob:
             if self.interrupted_by is None:
                 host.prepare()
         except Exception as error:
-            return Outcome(exception=error if self.interrupted_by is None else self.interrupted_by())
+            return Outcome(exception=error) if self.interrupted_by is None else self._not_begun()
         with self._lock:
             if self.interrupted_by is not None:
-                return Outcome(exception=self.interrupted_by())
+                return self._not_begun()
             self._performs = True
         # The clock runs while the actor does: not while it waits for a host.
         context.run(of_context.set, self)
@@ -140,6 +139,12 @@ class LaneJob:
         finally:
             if deadline is not None:
                 self._deadlines.stop(deadline)
+
+    def _not_begun(self) -> Outcome:
+        """The outcome of a job that was interrupted before it began: its worker stops."""
+        assert self.interrupted_by is not None
+        self.message.give_back()  # whatever the middleware makes of an interrupt
+        return Outcome(exception=self.interrupted_by())
 
     def take_outcome(self) -> Outcome:
         """How it ended. Not kept: an exception may keep this job alive, which kept the exception."""

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ...errors import Shutdown
+
 if TYPE_CHECKING:
     from ...runtime import Runtime, Timer
     from .job import Host, LaneJob
@@ -37,6 +39,7 @@ class Places:
         self._idle: list[tuple[float, Host]] = []
         self._waiting: deque[LaneJob] = deque()
         self._timer: Timer | None = None
+        self._is_stopping = False
         self._is_closed = False
 
     def take(self, job: LaneJob) -> Host | None:
@@ -44,6 +47,8 @@ class Places:
         with self._lock:
             self._waiting.append(job)
             self._assign()
+        if self._is_stopping:
+            self.turn_away()
         try:
             return job.wait_for_host()
         except BaseException:  # somebody killed the greenlet that waits
@@ -104,6 +109,15 @@ class Places:
         return hosts
 
     # -- stopping
+
+    def turn_away(self) -> None:
+        """Have no job wait from now on: who waits is interrupted. Does not wait."""
+        with self._lock:
+            self._is_stopping = True
+            jobs = list(self._waiting)
+            self._waiting.clear()
+        for job in jobs:
+            job.interrupt(Shutdown)
 
     def kill(self) -> None:
         """Have the jobs of all hosts end now, where that can be done. Does not wait."""
