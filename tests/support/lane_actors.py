@@ -69,6 +69,11 @@ def whoami() -> Any:
 
 
 @greenq.actor(broker=broker, lane="process", max_retries=0)
+def remaining() -> Any:
+    return greenq.remaining_ms()
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
 def wait_for_go(path: str) -> int:
     hold(path)
     return os.getpid()

@@ -132,6 +132,22 @@ def test_a_lanes_thread_sees_the_context_of_its_job(broker, start):
     assert seen == [(sent.message_id, "ann"), ("after", "ben")]
 
 
+def test_a_job_in_a_thread_knows_how_long_it_has_left(broker, start):
+    left = []
+
+    @greenq.actor(broker=broker, lane="thread")
+    def work():
+        left.append(greenq.remaining_ms())
+
+    work.send_with_options(time_limit=60_000)
+    work.send_with_options(time_limit=float("inf"))
+    start(concurrency=1)
+    broker.join("default", timeout=10_000)
+
+    assert 0 < left[0] <= 60_000
+    assert left[1] is None
+
+
 def test_results_exceptions_and_sends_of_a_lanes_thread_are_those_of_any_job(broker, start):
     backend = StubBackend()
     broker.add_middleware(Results(backend=backend, store_results=True))
@@ -381,6 +397,14 @@ def test_a_job_in_a_process_brings_its_result_back(lanes):
     pid, message_id, is_main = result_of(sent := lane_actors.whoami.send())
     assert pid in {child.pid for child in children()}
     assert (message_id, is_main) == (sent.message_id, True)
+
+
+def test_a_job_in_a_process_knows_how_long_it_has_left(lanes):
+    lanes()
+    remaining = lane_actors.remaining
+
+    assert 0 < result_of(remaining.send_with_options(time_limit=60_000)) <= 60_000
+    assert result_of(remaining.send_with_options(time_limit=float("inf"))) is None
 
 
 def test_an_actor_that_is_a_class_runs_in_a_process_too(lanes):

@@ -22,12 +22,13 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from ... import logged_job
 from ...actor import Actor
 from ...broker import Broker, get_broker
 from ...consumer import MessageProxy
+from ...cpu import of_context
 from ...errors import ActorNotFound, MiddlewareError, describe
 from ...failures import traceback_of
 from ...log_lines import configure
@@ -171,6 +172,8 @@ class _Process:
     def _set_the_scene(self, job: Job, broker: Broker) -> None:
         if job.marks is not None:
             logged_job.current.set(LoggedJob(job.marks))
+        self._guard.ends_at = job.ends_at
+        of_context.set(cast("Any", self._guard))
         proxy = MessageProxy(job.message)
         proxy.time_limit_ms, proxy.deliveries = job.time_limit_ms, job.deliveries
         for middleware in broker.middleware:
@@ -222,6 +225,8 @@ class _Guard:
     """The actor's own code: where a signal raises its exception."""
 
     def __init__(self) -> None:
+        #: When the job's time limit passes, in monotonic seconds; None without one.
+        self.ends_at: float | None = None
         self._is_inside = False
         self._pending: type[BaseException] | None = None
 
@@ -231,6 +236,10 @@ class _Guard:
         # When to stop is the worker's to decide.
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, _leave_it_to_the_worker)
+
+    @property
+    def is_inside(self) -> bool:
+        return self._is_inside
 
     def begin(self) -> None:
         """There is another job: interrupts that were for the last one came too late."""

@@ -175,6 +175,7 @@ class ProcessHost:
             message=job.message._message,
             function=_place_of(job.actor) if self._imports is None else None,
             time_limit_ms=job.message.time_limit_ms,
+            ends_at=job.ends_at,
             deliveries=job.message.deliveries,
             marks=dict(marked.fields) if marked is not None else None,
         )

@@ -108,9 +108,11 @@ class ThreadHost:
         if errand is None:
             return False
         self._guard = guard = thread.guard()
-        errand.run(guard)
-        self._guard = None
-        self._runtime.answer([errand.request])
+        try:
+            errand.run(guard)
+        finally:
+            self._guard = None
+            self._runtime.answer([errand.request])
         return True
 
 

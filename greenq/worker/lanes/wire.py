@@ -36,11 +36,15 @@ class Setup:
 
 @dataclass
 class Job:
-    """A job. ``function`` says where its actor is, if that is not a matter of the broker's."""
+    """A job. ``function`` says where its actor is, if that is not a matter of the broker's.
+
+    ``ends_at`` is when its time limit passes, in monotonic seconds, which all processes of a machine share.
+    """
 
     message: Any
     function: tuple[str, str] | None
     time_limit_ms: float | None
+    ends_at: float | None
     deliveries: int
     marks: Mapping[str, Any] | None
 
