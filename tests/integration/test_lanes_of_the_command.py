@@ -58,7 +58,17 @@ def hold_in_process(text):
 @greenq.actor(lane="process", max_retries=0)
 def hold_interpreter():
     log.info("holding the interpreter in %d, child of %d", os.getpid(), os.getppid())
-    ctypes.PyDLL(None).sleep(600)
+    sum(range(10**15))  # looks at no signal, and lets nobody in
+
+@greenq.actor(lane="thread", max_retries=0, time_limit=200)
+def sleep_in_c():
+    log.info("sleeping in C")
+    ctypes.CDLL(None).sleep(600)
+
+@greenq.actor(lane="process", max_retries=0, time_limit=200, soft_time_limit=50)
+def add_in_c():
+    log.info("adding in C")
+    sum(range(10**15))  # looks at no signal, and lets nobody in
 
 @greenq.actor(lane="process", max_retries=0, time_limit=200)
 def match():
@@ -130,7 +140,7 @@ def test_a_job_in_a_process_logs_prints_and_sends_as_any_other(run, folder):
             logging.getLogger("more").info("of another module, in %d", os.getpid())
         """,
     )
-    command = run("app", "more", "-p", "1")
+    command = run("app", "more", "-p", "1", "--lane-processes", "1")
     (worker,) = command.wait_until_ready()
     enqueue(folder, "hold_in_process", "here")
     ((pid, parent),) = command.wait_for(
@@ -178,6 +188,26 @@ def test_limits_and_crashes_in_processes_leave_the_worker_alone(run, folder):
     enqueue(folder, "say", "still here")
     command.wait_for("said still here")
     assert command.wait_until_ready() == [worker]
+
+
+def test_the_hard_limit_kills_a_process_alone(run, folder):
+    command = run("app", "-p", "1", "--hard-limit", "1s")
+    (worker,) = command.wait_until_ready()
+    enqueue(folder, "add_in_c")
+    command.wait_for("of actor add_in_c still runs after its soft time limit of 50 ms")
+    command.wait_for("of actor add_in_c went on for 1 s after its time limit: its process was killed")
+    enqueue(folder, "say", "still here")
+    command.wait_for("said still here")
+    assert command.wait_until_ready() == [worker]
+
+
+def test_the_hard_limit_kills_the_worker_of_a_thread_that_is_stuck(run, folder):
+    command = run("app", "-p", "1", "--hard-limit", "1s")
+    (worker,) = command.wait_until_ready()
+    enqueue(folder, "sleep_in_c")
+    command.wait_for("sleeping in C")
+    command.wait_until_ready(2)
+    assert not is_alive(worker)
 
 
 def test_a_process_that_cannot_import_the_application_fails_its_job_and_tells_why(run, folder):
