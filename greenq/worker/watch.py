@@ -154,7 +154,9 @@ class Watch:
             self._seen = (since, whereabouts(places(sys._current_frames().get(cpu.thread))))
             if kept_s >= _TELL_AT_ONCE_S and self._told_since != since:
                 self._told_since = since
-                text = f"{_who(job, task)} has kept the CPU for {kept_s:.0f} s and still does: {_why(self._seen[1])}"
+                text = (
+                    f"{_who(job, task)} has kept the CPU for {kept_s:.0f} s and still does: {_why(job, self._seen[1])}"
+                )
                 self._tell_now(job, text)
         if page is not None:
             kill_at = 0.0 if has_turned or job is None else self._kill_at(job)
@@ -241,7 +243,7 @@ class Watch:
             return
         teller.next_at = now + _TELL_EVERY_S
         where = self._seen[1] if self._seen[0] == stretch.since else ""
-        self._log(message, f"{_who(job, stretch.task)} kept the CPU for {ms:.0f} ms: {_why(where)}")
+        self._log(message, f"{_who(job, stretch.task)} kept the CPU for {ms:.0f} ms: {_why(job, where)}")
 
     def _log(self, message: MessageProxy | None, text: str) -> None:
         self.logger.warning("%s", text, extra=None if message is None else marked(message._message))
@@ -261,7 +263,7 @@ class Watch:
             exception=HubBlocked(
                 f"The job kept the CPU for {kept_ms:.0f} ms without waiting once{where}, and "
                 f"{cpu.long_s * 1000:.0f} ms are allowed while GREENQ_BLOCK_ERROR is set: in a worker all other jobs "
-                "stand still meanwhile. Do it in steps, or elsewhere: see docs/time-limits.md."
+                "stand still meanwhile. Do it in steps, or give the actor a lane: see docs/lanes.md."
             )
         )
 
@@ -291,9 +293,10 @@ def _who(job: Job | None, task: Any) -> str:
     return f"Message {inner.message_id} of actor {inner.actor_name}"
 
 
-def _why(where: str) -> str:
+def _why(job: Job | None, where: str) -> str:
     place = f"at {where}" if where else "where could not be seen"
-    return f"{place}. Nothing else in this worker ran meanwhile."
+    remedy = "" if job is None else " Code that blocks belongs into an actor with lane='thread' or lane='process'."
+    return f"{place}. Nothing else in this worker ran meanwhile.{remedy}"
 
 
 def _soft_limit(message: MessageProxy, where: str) -> str:
