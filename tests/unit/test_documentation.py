@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import greenq
 from greenq.brokers.stub import StubBroker
 from greenq.cli.options import OPTIONS, parse_options
@@ -102,3 +104,20 @@ def test_the_classes_of_the_page_on_actors_are_actors():
 
     assert names["Foo"]() == "Hello from Foo!"
     assert (names["Foo"].queue_name, names["Resize"].options) == ("tasks", {"max_retries": 3})
+
+
+#: The pages each line of whose tables is shown by tests.
+PAGES_OF_PROMISES = ["delivery.md"]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_PROMISES)
+def test_each_promise_is_linked_to_tests_that_there_are(page):
+    lines = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("| ")]
+    promises = [line for line in lines if not line.endswith("| shown by |")]
+
+    for line in promises:
+        linked = re.findall(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)", line)
+        assert linked, line
+        for name, path in linked:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}: {name}"
+    assert len(promises) > 10
