@@ -58,7 +58,8 @@ def test_a_worker_that_is_told_twice_ends_at_once_and_its_jobs_run_again(holding
 
 
 @pytest.mark.parametrize(
-    "signum", [signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT]
+    "signum",
+    [signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGQUIT],
 )
 def test_what_is_for_the_main_process_does_nothing_to_a_worker(holding, folder, signum):
     command, pid = holding
