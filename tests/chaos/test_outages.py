@@ -17,9 +17,9 @@ import pytest
 
 from tests.support.company import LEASE_MS, Company
 from tests.support.places import Place
-from tests.support.proxy import TO_CLIENT, TO_SERVER, proxy_to
 from tests.support.rabbitmq_server import shared_server as shared_rabbitmq
 from tests.support.redis_server import redis_server
+from tests.support.tcp_proxy import TO_CLIENT, TO_SERVER, tcp_proxy
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.starts_both_worlds, pytest.mark.timeout(10 * PATIENCE_S)]
@@ -68,9 +68,9 @@ def live_through(company, proxy, stalls_s, outages):
 
 
 def test_redis_is_killed_and_its_network_fails_and_all_that_was_confirmed_runs_once(tmp_path):
-    with redis_server(appendonly="yes", appendfsync="always") as server, proxy_to(server.port) as proxy:
+    with redis_server(appendonly="yes", appendfsync="always") as server, tcp_proxy(server.port) as proxy:
         place = Place("redis", server.url, LEASE_MS)
-        seen = place._replace(address=f"redis://127.0.0.1:{proxy.port}/0")
+        seen = place._replace(address=proxy.url_of(server.url))
         with company_on(seen, tmp_path, place) as company:
             outages = {
                 "the server closes connections": lambda: server.admin.client_kill_filter(_type="normal", skipme=True),
@@ -93,9 +93,9 @@ def rabbitmq_node():
 @pytest.mark.parametrize("kind", ["rabbitmq-classic", "rabbitmq-quorum"])
 def test_a_rabbitmq_node_is_killed_and_its_network_fails_and_all_that_was_confirmed_runs(rabbitmq_node, kind, tmp_path):
     vhost = rabbitmq_node.new_vhost()
-    with proxy_to(rabbitmq_node.port) as proxy:
+    with tcp_proxy(rabbitmq_node.port) as proxy:
         place = Place(kind, vhost.url)
-        seen = place._replace(address=vhost.url.replace(f":{rabbitmq_node.port}/", f":{proxy.port}/"))
+        seen = place._replace(address=proxy.url_of(vhost.url))
         with company_on(seen, tmp_path, place) as company:
             outages = {
                 "the node closes connections": vhost.close_connections,

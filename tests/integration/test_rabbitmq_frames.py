@@ -99,7 +99,7 @@ def test_acks_of_ten_thousand_jobs_are_joined_and_none_covers_a_job_that_still_r
     before, behind = 9_500, 500
     sender = RabbitmqBroker(url=vhost.url, middleware=[])
     with tcp_proxy(vhost.server.port) as proxy:
-        broker = RabbitmqBroker(url=proxy.url_of(vhost))
+        broker = RabbitmqBroker(url=proxy.url_of(vhost.url))
         ran, may_end = [], threading.Event()
 
         @greenq.actor(broker=broker)

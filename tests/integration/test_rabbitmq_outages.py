@@ -271,7 +271,7 @@ def _numbers(lines, what):
 @pytest.fixture
 def traffic(server, vhost):
     with tcp_proxy(server.port) as proxy, ExitStack() as resources:
-        traffic = Traffic(proxy.url_of(vhost), resources)
+        traffic = Traffic(proxy.url_of(vhost.url), resources)
         traffic.proxy = proxy
         traffic.wait_for_each("sent", 100)
         until(lambda: all(ran.lines.count("ready") and len(ran.lines) > 1 for ran in traffic._ran))
