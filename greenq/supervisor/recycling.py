@@ -1,8 +1,8 @@
 """When a worker is worn out: another takes its place then, though nothing is wrong with it.
 
-Decides only, one at a time; the supervisor starts and stops. It never goes in circles: a worker
-that is near its limit of memory when it has just started will soon be so again, and is left alone
-for a minute.
+One at a time: a fresh one is started beside it, and when that is ready it is stopped; the next one's
+turn comes when it has ended. It never goes in circles: a worker that is near its limit of memory when
+it has just started will soon be so again, and is left alone for a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from collections.abc import Iterable
 
 from ..logging import get_logger
 from .child import Child
+from .crew import Crew
+from .death import Death
+from .log_deaths import log_failure
+from .place import Place
 
 _MIB = 1024 * 1024
 
@@ -43,6 +47,8 @@ class Recycling:
         self._max_age_s = None if max_age_ms is None else max_age_ms / 1000
         self._not_before: dict[int, float] = {}
         self._has_warned = False
+        #: Who was recycled last.
+        self._recycled: Child | None = None
 
     def greet(self, child: Child) -> None:
         """Look at a worker that has become ready."""
@@ -62,6 +68,45 @@ class Recycling:
     def postpone(self, child: Child) -> None:
         """Leave this one, and those that follow it in its place, alone for a while."""
         self._not_before[child.number] = time.monotonic() + _SELDOM_S
+
+    # -- one at a time
+
+    def begin(self, crew: Crew) -> None:
+        """Start a fresh worker beside one that is worn out, if there is one and it has its turn."""
+        if any(place.newcomer for place in crew.places):
+            return
+        if self._recycled is not None and self._recycled.returncode is None:
+            return  # it still has jobs, and memory
+        worn = self.next(place.child for place in crew.places if place.child is not None)
+        if worn is None:
+            return
+        child, reason = worn
+        place = crew.place_of(child)
+        assert place is not None
+        self.logger.info("%s is recycled, because %s: a fresh worker is started beside it.", child, reason)
+        place.newcomer = crew.start(place, patient=True, quiet=crew.is_quiet)
+        if place.newcomer is None:
+            self.postpone(child)
+
+    def finish(self, crew: Crew, place: Place) -> None:
+        """The fresh one is ready: it takes the place, and who had it is stopped."""
+        old, place.child, place.newcomer = place.child, place.newcomer, None
+        if old is not None:
+            old.stop(crew.patience_s, "recycled")
+            self._recycled = old
+
+    def newcomer_died(self, child: Child, death: Death) -> None:
+        """The fresh one has died before it was ready: let the present one go on."""
+        log_failure(self.logger, child, death)
+        self.postpone(child)
+        self.logger.error(
+            "Worker %d is not recycled now, because the fresh one %s: the present one goes on, and another try is made "
+            "in a minute.",
+            child.number,
+            death.cause,
+        )
+
+    # -- decisions
 
     def next(self, workers: Iterable[Child]) -> tuple[Child, str] | None:
         """One that is worn out, and the reason; None if none is."""
