@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from .. import shared_page
-from ..json_lines import Decoder, encode
+from ..json_lines import encode
 from ..shared_page import SharedPage
 from . import signals
 from .last_words import ASK, LastWords
+from .reports import Reports
 
 #: Seconds that a stuck worker has for telling its stacks before it is killed.
 _TELL_S = 0.5
@@ -146,7 +147,7 @@ class Child:
         self.stopping = False
         self.kill_at: float | None = None
         self.killed = False
-        self._reports = Decoder()
+        self._unsaid = b""
         self.page: SharedPage | None = None
         self.words: LastWords | None = None
         told = {
@@ -199,21 +200,14 @@ class Child:
                     ],
                 )
             on_failure.pop_all()
+        self._reports = Reports(self.report_fd)
         self.pid = self._process.pid
 
     # -- what it says
 
     def read_reports(self) -> list[dict[str, Any]] | None:
         """What it has reported since the last call; None when it will report no more."""
-        reports: list[dict[str, Any]] = []
-        while True:
-            try:
-                data = os.read(self.report_fd, 65536)
-            except BlockingIOError:
-                return reports
-            if not data:
-                return reports or None
-            reports += self._reports.feed(data)
+        return self._reports.read()
 
     # -- what it is told
 
@@ -231,12 +225,24 @@ class Child:
     def _tell(self, command: dict[str, Any]) -> bool:
         if self._control_fd is None:
             return False
-        # A pipe that is full belongs to a worker that has stopped reading: never wait for it.
+        # A pipe that is full belongs to a worker that has stopped reading: never wait for it. One that has
+        # room for half of a command takes the other half later, or it would spoil the next one.
+        self.say_the_rest()
+        if self._unsaid:
+            return False
+        line = encode(command)
         try:
-            os.write(self._control_fd, encode(command))
+            said = os.write(self._control_fd, line)
         except OSError:
             return False
+        self._unsaid = line[said:]
         return True
+
+    def say_the_rest(self) -> None:
+        """Tell it what the pipe had no room for, if it has now."""
+        if self._unsaid and self._control_fd is not None:
+            with contextlib.suppress(OSError):
+                self._unsaid = self._unsaid[os.write(self._control_fd, self._unsaid) :]
 
     def be_quiet(self) -> None:
         """Tell it to take nothing new, for the rest of its life."""
@@ -249,41 +255,55 @@ class Child:
             return
         self.stopping = True
         self.why_stopped = why
-        self.kill_at = time.monotonic() + patience_s
+        self._kill_in(patience_s)
         # By the pipe if it listens already: systemd and timeout(1) send TERM to the whole
         # group, and one of ours on top of that would be a worker's second, which kills.
         if self.ready_at is None or not self._tell({"command": "stop"}):
-            os.kill(self.pid, signal.SIGTERM)
+            self._signal(signal.SIGTERM)
 
     def leave(self, patience_s: float) -> None:
         """Close its control pipe, from which it hears that it is needed no more."""
         if self._control_fd is None:
             return
         self.stopping = True
-        self.kill_at = time.monotonic() + patience_s
+        self._kill_in(patience_s)
         os.close(self._control_fd)
         self._control_fd = None
 
     def condemn(self, stuck: Stuck) -> None:
         """Have it tell its stacks, as it is stuck. It is to be killed soon after."""
         self.stuck = stuck
-        self.kill_at = time.monotonic() + _TELL_S
+        self._kill_in(_TELL_S)
         if self.words is not None:
             self.words.begin()
-            os.kill(self.pid, ASK)
+            self._signal(ASK)
 
     def kill(self) -> None:
         """End it at once."""
         self.killed = True
         self.kill_at = None
-        os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _kill_in(self, seconds: float) -> None:
+        # Whichever is first: one that is stuck is not spared because it is told to stop, and one that
+        # becomes stuck while it stops has no more time for that.
+        at = time.monotonic() + seconds
+        self.kill_at = at if self.kill_at is None else min(at, self.kill_at)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        # Its last reports are read when it was reaped, and its pid is another's from then on.
+        if self.returncode is None:
+            os.kill(self.pid, signum)
 
     # -- its end
 
-    def ended(self, returncode: int) -> None:
-        """Note that it was reaped; close its pipes."""
+    def was_reaped(self, returncode: int) -> None:
+        """Note how it has ended. What it reported can still be read."""
         # The supervisor reaps: subprocess is told, so that it does not try as well.
         self._process.returncode = returncode
+
+    def close(self) -> None:
+        """Close its pipes."""
         if self._control_fd is not None:
             os.close(self._control_fd)
         os.close(self.report_fd)

@@ -377,11 +377,12 @@ class Supervisor:
                 self._watcher.bury(child, returncode)
 
     def _let_go(self, child: Child, returncode: int) -> None:
+        child.was_reaped(returncode)
         if child.report_fd in self._selector.get_map():
             self._hear(child)
         if child.report_fd in self._selector.get_map():
             self._selector.unregister(child.report_fd)
-        child.ended(returncode)
+        child.close()
 
     def _bury(self, child: Child, returncode: int) -> None:
         self._let_go(child, returncode)
@@ -483,6 +484,7 @@ class Supervisor:
             self._condemn(child, stuck)
         now = time.monotonic()
         for child in self._all():
+            child.say_the_rest()
             if child.kill_at is not None and child.kill_at <= now:
                 if child.stuck is None:
                     self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)

@@ -160,3 +160,20 @@ def test_a_worker_that_is_killed_because_its_time_to_stop_is_over_charges_nobody
     command.wait_for(rf"Worker 1 \(PID {pid}\) did not exit in time")
     told = taken_back(command)
     assert (told["worker_id"], told["charge"]) == (f"id-{pid}", [])
+
+
+def test_a_worker_that_writes_rubbish_where_it_reports_is_understood_where_it_does_not(supervise):
+    command = supervise("writes_rubbish", 2)
+
+    assert taken_back(command)["charge"] == ["suspect"]
+
+
+def test_a_worker_that_reports_without_end_keeps_nobody_from_being_heard_and_stopped(supervise):
+    command = supervise("writes_without_end", 2)
+    command.wait_for("said that it is ready", 2)
+
+    os.kill(command.pid, signal.SIGTTIN)
+    command.wait_for("said that it is ready", 3)
+    os.kill(command.pid, signal.SIGTERM)
+
+    assert command.exit_code() == 0

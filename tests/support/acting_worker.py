@@ -26,6 +26,21 @@ from greenq.shared_page import SharedPage, shown
 #: Milliseconds of the lease that it says it has.
 LEASE_MS = 1500
 
+#: Lines that are no reports, though some look like one.
+RUBBISH = (
+    b"half a li",
+    b"\xff\x00",
+    b"[" * 100_000,
+    b"7",
+    b'{"event": []}',
+    b'{"event": "remark"}',
+    b'{"event": "news", "level": "high", "text": "no"}',
+    b'{"event": "taken_back", "worker_id": []}',
+    b'{"event": "overdue", "message_id": "one", "actor": "resize", "limit_ms": "long"}',
+    b'{"event": "alone", "message_id": 7}',
+    b'{"event": "ready", "worker_id": 7, "lease_ms": "long"}',
+)
+
 _logger = get_logger("acting")
 
 
@@ -103,6 +118,21 @@ class ActingWorker:
     def exits(self) -> None:
         self.page.on_cpu[:] = shown("leaver")
         os._exit(0)
+
+    def writes_rubbish(self) -> None:
+        """As user code does that has closed a descriptor too many and writes to whose number it was."""
+        for rubbish in RUBBISH:
+            os.write(self.report_fd, rubbish + b"\n")
+        self.report(event="alone", message_id="suspect")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def writes_without_end(self) -> None:
+        threading.Thread(target=self._flood, daemon=True).start()
+        self.serve()
+
+    def _flood(self) -> None:
+        while True:
+            os.write(self.report_fd, bytes(65536))
 
     def ignores_the_stop(self) -> None:
         self.page.on_cpu[:] = shown("long one")

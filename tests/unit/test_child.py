@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from greenq.supervisor.child import Child, Launch
+from greenq.supervisor.child import Child, Launch, Stuck
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +34,8 @@ def start():
         launch = Launch((sys.executable, "-c", program), {**os.environ, "PYTHONPATH": str(ROOT)}, {})
         child = Child(1, launch, patient=False, **options)
         children.append(child)
-        child.ended(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+        child.was_reaped(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+        child.close()
         return child
 
     yield start
@@ -51,3 +55,74 @@ def test_a_process_beside_the_workers_has_no_page(start):
 
     assert child.returncode == -9
     assert child.page is None
+
+
+WAIT = "import signal, sys; signal.pause()"
+
+
+@pytest.fixture
+def waiting():
+    """A child that reads nothing and does nothing; ended after the test."""
+    child = Child(1, Launch((sys.executable, "-c", WAIT), {**os.environ}, {}), patient=False, is_watched=True)
+    yield child
+    child.kill()
+    child.was_reaped(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+    child.close()
+    child.forget()
+
+
+def test_nothing_is_sent_to_a_pid_that_was_reaped(start, monkeypatch):
+    child = start(SHOW, is_watched=True)
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *args: sent.append(args))
+
+    child.condemn(Stuck("its last report was that one of its jobs is overdue"))
+    child.stop(1)
+    child.kill()
+
+    assert sent == []
+
+
+def test_a_stuck_worker_is_not_spared_because_it_is_told_to_stop(waiting):
+    waiting.condemn(Stuck("it is"))
+
+    waiting.stop(600)
+
+    assert waiting.kill_at < time.monotonic() + 1
+
+
+def test_a_worker_that_becomes_stuck_while_it_stops_has_no_more_time_for_that(waiting):
+    waiting.stop(0.1)
+    told_to_end_at = waiting.kill_at
+
+    waiting.condemn(Stuck("it is"))
+
+    assert waiting.kill_at == told_to_end_at
+
+
+LISTEN = """
+import json, os, sys, time
+from pathlib import Path
+from greenq.json_lines import Decoder
+folder, told, decoder = Path(sys.argv[1]), [], Decoder()
+while not (folder / "listen").exists():
+    time.sleep(0.01)
+while len(told) < 2:
+    told += decoder.feed(os.read(int(sys.argv[-2]), 65536))
+(folder / "told").write_text(json.dumps(told))
+"""
+
+
+def test_a_command_of_which_the_pipe_took_a_half_is_finished_before_the_next(tmp_path):
+    command = (sys.executable, "-c", LISTEN, str(tmp_path))
+    child = Child(1, Launch(command, {**os.environ, "PYTHONPATH": str(ROOT)}, {}), patient=False)
+    long, short = {"command": "stack", "message_id": "x" * 100_000}, {"command": "stop"}
+
+    assert child.ask(long)
+    assert not child.ask(short)  # the other half is not told yet
+    (tmp_path / "listen").touch()
+    until(lambda: child.ask(short))
+    child.was_reaped(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+    child.close()
+
+    assert json.loads((tmp_path / "told").read_text()) == [long, short]
