@@ -53,6 +53,10 @@ def connect(
                 tell_waiting(error)
         else:
             return
-        pause_ms = backoff_ms(failures, min_backoff_ms=_FIRST_PAUSE_MS, max_backoff_ms=_LONGEST_PAUSE_MS)
-        runtime.sleep(min(left_s, pause_ms / 1000))
+        runtime.sleep(min(left_s, pause_s(failures)))
         failures += 1
+
+
+def pause_s(failures: int) -> float:
+    """Seconds to wait after so many failures, and one more, to reach the broker."""
+    return backoff_ms(failures, min_backoff_ms=_FIRST_PAUSE_MS, max_backoff_ms=_LONGEST_PAUSE_MS) / 1000

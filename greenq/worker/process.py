@@ -398,7 +398,7 @@ class WorkerProcess:
 
     def _take_back(self, worker_id: str, charge: list[str], cause: str) -> None:
         try:
-            count = self.broker.take_back(worker_id, charge=charge, cause=cause)
+            count = self._try_to_take_back(worker_id, charge, cause)
         except Exception:
             self.logger.exception(
                 "What worker %s held at its death could not be returned to its queues; it is when the lease runs out.",
@@ -407,6 +407,26 @@ class WorkerProcess:
         else:
             self.logger.info("Returned %d messages that worker %s held at its death.", count, worker_id)
         self._report(event="taken_back", worker_id=worker_id)
+
+    def _try_to_take_back(self, worker_id: str, charge: list[str], cause: str) -> int:
+        """Take it back, however long the broker is away.
+
+        Whoever takes it back by its lease does not know what there is evidence against. Until it is done the
+        supervisor has another do it, should this process end.
+        """
+        failures = 0
+        while True:
+            try:
+                return self.broker.take_back(worker_id, charge=charge, cause=cause)
+            except errors.ConnectionError as error:
+                if failures == 0:
+                    self.logger.warning(
+                        "What worker %s held at its death cannot be returned to its queues now. %s Trying again.",
+                        worker_id,
+                        sentence(error),
+                    )
+                self._runtime.sleep(arrival.pause_s(failures))
+                failures += 1
 
     def _report_news(self) -> None:
         if not self._told_job and self.worker.jobs_done:

@@ -13,7 +13,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.message import Message
 from tests.support.command import Command, write_module
-from tests.support.redis_server import shared_server
+from tests.support.redis_server import redis_server, shared_server
 from tests.support.waiting import until
 
 APP = """
@@ -168,3 +168,26 @@ def test_a_suspect_whose_worker_dies_three_times_while_it_runs_alone_is_a_dead_l
     (letter,) = place.letters()
     assert letter.reason.startswith("Its worker was lost 3 times while it ran: the last was killed by SIGKILL; ")
     assert letter.deliveries == 6
+
+
+def test_evidence_that_is_found_while_the_server_is_away_counts_when_it_is_back(tmp_path):
+    write_module(tmp_path, "app", APP)
+    with redis_server(appendonly="yes", appendfsync="always") as server:
+        place = Place("redis", tmp_path)
+        place.url = server.url
+        command = Command(tmp_path, "app", "-p", "2", GREENQ_BROKER_URL=server.url)
+        try:
+            command.wait_until_ready(2)
+            place.send("die", "kill")
+            until(lambda: place.pids("kill", "busy"))
+
+            server.stop(signal.SIGKILL)
+            os.kill(place.pids("kill")[0], signal.SIGKILL)
+            command.wait_for("cannot be returned to its queues now")
+            server.start()
+            until(lambda: len(place.pids("kill", "busy")) == 2)
+
+            (noted,) = server.client().hgetall("greenq:default~evidence").values()
+            assert noted.startswith(b"1 0 was killed by SIGKILL; ")
+        finally:
+            command.end()
