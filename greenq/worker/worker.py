@@ -297,6 +297,7 @@ class Worker:
         self.deadlines.close()
         self.watch.stop()
         self.outage.close()
+        self.lanes.wait_for_threads(last)
         if self._middleware in self.broker.middleware:
             self.broker.middleware.remove(self._middleware)
 

@@ -9,6 +9,9 @@ import os
 import queue
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -71,7 +74,7 @@ def test_a_job_that_blocks_its_thread_does_not_stop_its_neighbours(broker, start
 
 
 def test_what_gevent_has_patched_works_in_a_lanes_thread(broker, start, caplog):
-    lock, box, told = threading.Lock(), queue.Queue(), []
+    lock, told = threading.Lock(), []
     lock.acquire()
 
     @greenq.actor(broker=broker, lane="thread", max_retries=0)
@@ -86,8 +89,10 @@ def test_what_gevent_has_patched_works_in_a_lanes_thread(broker, start, caplog):
             told.append(ours.recv(5))
         with socket.create_connection(server.getsockname()) as client:
             told.append(client.recv(2))
-        logging.getLogger("lanes").warning("logged")
+        box = queue.Queue()  # gevent's are of the thread that makes them
+        threading.Timer(0.01, box.put, args=["queued"]).start()
         told.append(box.get())
+        logging.getLogger("lanes").warning("logged")
 
     with caplog.at_level(logging.WARNING, "lanes"), socket.create_server(("127.0.0.1", 0)) as server:
         work.send()
@@ -97,12 +102,36 @@ def test_what_gevent_has_patched_works_in_a_lanes_thread(broker, start, caplog):
         connection, _ = server.accept()
         with connection:
             connection.sendall(b"hi")
-        box.put("from outside")
         broker.join("default", timeout=10_000)
 
-    assert told == ["began", "locked", b"hello", b"hi", "from outside"]
+    assert told == ["began", "locked", b"hello", b"hi", "queued"]
     assert "logged" in caplog.text
     assert not broker.dead_letters
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_process_ends_well_whose_worker_had_jobs_in_threads(attempt):
+    # It crashed more often than not.
+    program = """
+        import gevent.monkey; gevent.monkey.patch_all()
+        import greenq
+        from greenq.brokers.stub import StubBroker
+
+        broker = StubBroker()
+
+        @greenq.actor(broker=broker, lane="thread")
+        def work():
+            pass
+
+        worker = greenq.Worker(broker)
+        worker.start()
+        work.send()
+        broker.join("default")
+        worker.stop()
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_lanes_thread_sees_the_context_of_its_job(broker, start):

@@ -18,6 +18,7 @@ says nothing new there.
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from ...machine import cpu_count
@@ -41,6 +42,9 @@ THREADS = 8
 
 #: A process that had nothing to do for so many seconds is ended: it may hold much memory.
 _IDLE_S = 60.0
+
+#: What a job has left behind in a thread may keep it; nothing of it is waited for for longer.
+_THREADS_END_WITHIN_S = 1.0
 
 
 class Lanes:
@@ -114,3 +118,11 @@ class Lanes:
         self._processes.close()
         if self._threads is not None:
             self._threads.close()
+
+    def wait_for_threads(self, deadline: float) -> None:
+        """Wait for the threads that had nothing to do at ``close``: a second, or until this on the monotonic clock.
+
+        An interpreter that ends while one lets go of its hub crashes. Switches.
+        """
+        if self._threads is not None:
+            self._threads.wait_for_ends(min(deadline, time.monotonic() + _THREADS_END_WITHIN_S))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...errors import Shutdown
 
 if TYPE_CHECKING:
-    from ...runtime import Runtime, Timer
+    from ...runtime import Runtime, Task, Timer
     from .job import Host, LaneJob
 
 
@@ -40,6 +40,8 @@ class Places:
         self._waiting: deque[LaneJob] = deque()
         self._timer: Timer | None = None
         self._is_stopping = False
+        #: What ends hosts.
+        self._ending: list[Task] = []
         self._is_closed = False
 
     def take(self, job: LaneJob) -> Host | None:
@@ -101,8 +103,11 @@ class Places:
         self._end(leaving)
 
     def _end(self, hosts: list[Host]) -> None:
-        for host in hosts:
-            self._runtime.spawn(host.close, name="end of a lane")
+        if not hosts:
+            return
+        tasks = [self._runtime.spawn(host.close, name="end of a lane") for host in hosts]
+        with self._lock:
+            self._ending = [task for task in self._ending if not task.has_ended()] + tasks
 
     def _take_all_idle(self) -> list[Host]:
         hosts, self._idle = [host for _, host in self._idle], []
@@ -135,3 +140,8 @@ class Places:
                 self._timer = None
             leaving = self._take_all_idle()
         self._end(leaving)
+
+    def wait_for_ends(self, deadline: float) -> None:
+        """Wait for those that are about to end, until this on the monotonic clock. Switches."""
+        for task in list(self._ending):
+            task.join(max(0.0, deadline - time.monotonic()))

@@ -38,6 +38,9 @@ class ThreadHost:
         #: What it is to do next; None to end.
         self._errand: _Errand | None = None
         self._guard: Guard | None = None
+        self._has_ended = False
+        #: Of whoever waits for that.
+        self._end: Request | None = None
 
     # -- the slot's side
 
@@ -83,7 +86,10 @@ class ThreadHost:
 
     def close(self) -> None:
         if self._thread is not None:
-            self._thread.wake()
+            end = self._end = self._runtime.request()
+            if not self._has_ended:
+                self._thread.wake()
+                end.wait()
 
     # -- the thread's side
 
@@ -100,6 +106,9 @@ class ThreadHost:
                 pass
         finally:
             thread.close()
+            self._has_ended = True
+            if self._end is not None:
+                self._runtime.answer([self._end])
 
     def _run_next(self, thread: JobThread) -> bool:
         """Wait for an errand and run it; False if it was to end instead."""
