@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import selectors
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..json_lines import encode
 from ..logging import get_logger
@@ -30,6 +31,9 @@ _CLIENT_PATIENCE_S = 5.0
 
 #: Bytes of a request, and of the answers that are kept for a client that reads slowly: of 100,000 jobs.
 _LONGEST_REQUEST = 65_536
+#: Bytes of a message id that is asked for, as JSON: a command has to be less than a pipe takes whole or not at
+#: all (PIPE_BUF), because of half of one the worker would understand neither that nor the next.
+_LONGEST_ID = 2000
 _MOST_UNREAD = 64 << 20
 
 #: Seconds in which workers have to answer, by default and at most.
@@ -44,6 +48,22 @@ _MOST_ON_CPU = 100
 _COMMANDS = {"jobs": "jobs", "stack": "stack", "health": "ping"}
 
 
+class _Request(NamedTuple):
+    """What a client wants to know.
+
+    Attributes:
+      what(str): One of _COMMANDS.
+      command(dict): For the workers.
+      timeout_s(float): Seconds that they have.
+      sample_s(float): For how long it is looked at who has the CPU.
+    """
+
+    what: str
+    command: dict[str, Any]
+    timeout_s: float
+    sample_s: float
+
+
 class _Client:
     """A connection. One request, one answer."""
 
@@ -52,6 +72,7 @@ class _Client:
         self.request = b""
         self.unread = bytearray()
         self.asked = False
+        self.is_heard_out = False  # it will say no more, and may still read
         self.is_answered = False
         self.drop_at = time.monotonic() + _CLIENT_PATIENCE_S
 
@@ -157,7 +178,17 @@ class Control:
         connection.setblocking(False)
         client = _Client(connection)
         self._clients.add(client)
-        self._selector.register(connection, selectors.EVENT_READ, lambda events: self._serve(client, events))
+        self._wait_for(client, selectors.EVENT_READ)
+
+    def _wait_for(self, client: _Client, events: int) -> None:
+        """Have the loop serve this client at these events; 0 for none."""
+        key = self._selector.get_map().get(client.connection)
+        if key is not None and key.events == events:
+            return
+        if key is not None:
+            self._selector.unregister(client.connection)
+        if events:
+            self._selector.register(client.connection, events, lambda happened: self._serve(client, happened))
 
     def _serve(self, client: _Client, events: int) -> None:
         try:
@@ -174,7 +205,9 @@ class Control:
         except BlockingIOError:
             return
         if not data:
-            self._drop(client)
+            client.is_heard_out = True
+            if not client.asked or _is_gone(client.connection):
+                self._drop(client)
             return
         if client.asked:
             return  # nobody listens to more
@@ -211,29 +244,23 @@ class Control:
         if not client.unread and client.is_answered:
             self._drop(client)
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unread else 0)
-        key = self._selector.get_key(client.connection)
-        if key.events != events:
-            self._selector.modify(client.connection, events, key.data)
+        self._wait_for(
+            client,
+            (0 if client.is_heard_out else selectors.EVENT_READ) | (selectors.EVENT_WRITE if client.unread else 0),
+        )
 
     def _drop(self, client: _Client) -> None:
         if client in self._clients:
             self._clients.discard(client)
-            self._selector.unregister(client.connection)
+            self._wait_for(client, 0)
             client.connection.close()
 
     # -- requests
 
     def _answer(self, client: _Client, line: bytes) -> None:
         try:
-            request = json.loads(line)
-            what = request["request"]
-            command: dict[str, Any] = {"command": _COMMANDS[what]}
-            if what == "stack":
-                command["message_id"] = str(request["message_id"])
-            timeout_s = min(float(request.get("timeout_ms", _TIMEOUT_S * 1000)) / 1000, _LONGEST_TIMEOUT_S)
-            sample_s = min(float(request.get("sample_ms", 0)) / 1000, _LONGEST_SAMPLE_S)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            request = _understood(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
             self._say(client, {"end": True, "error": f"A request is one of {', '.join(_COMMANDS)}, as JSON."})
             return
 
@@ -243,9 +270,9 @@ class Control:
                 self._say(client, {**answer, "worker": child.number, "pid": child.pid})
 
         def end(ask: _Ask) -> None:
-            self._say(client, {"end": True, **(self._health(ask) if what == "health" else _summary(ask))})
+            self._say(client, {"end": True, **(self._health(ask) if request.what == "health" else _summary(ask))})
 
-        self.ask(command, timeout_s, pass_on, end, sample_s=sample_s)
+        self.ask(request.command, request.timeout_s, pass_on, end, sample_s=request.sample_s)
 
     def _health(self, ask: _Ask) -> dict[str, Any]:
         workers = []
@@ -342,6 +369,41 @@ class Control:
         for client in list(self._clients):
             if client.drop_at <= now and (client.unread or not client.asked):
                 self._drop(client)
+
+
+def _understood(line: bytes) -> _Request:
+    """What this line asks for.
+
+    Raises:
+      ValueError, KeyError, TypeError, RecursionError: It asks for nothing that is known.
+    """
+    request = json.loads(line)
+    what = request["request"]
+    command = {"command": _COMMANDS[what]}
+    if what == "stack":
+        command["message_id"] = request["message_id"]
+        if not isinstance(request["message_id"], str) or len(json.dumps(request["message_id"])) > _LONGEST_ID:
+            raise ValueError("no id of a message")
+    return _Request(
+        what,
+        command,
+        _seconds(request.get("timeout_ms", _TIMEOUT_S * 1000), _LONGEST_TIMEOUT_S),
+        _seconds(request.get("sample_ms", 0), _LONGEST_SAMPLE_S),
+    )
+
+
+def _seconds(ms: Any, most_s: float) -> float:
+    """Milliseconds that somebody said as seconds; no more than so many."""
+    if not ms >= 0:  # nor does JSON's NaN pass, with which nothing would ever be due
+        raise ValueError("no time")
+    return float(min(ms, most_s * 1000)) / 1000  # before it is divided: an integer may be too large for that
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the other side has not only said all, but gone."""
+    poll = select.poll()
+    poll.register(connection, 0)  # of a hangup alone, which is told always
+    return bool(poll.poll(0))
 
 
 def _on_cpu(child: Child) -> str | None:

@@ -80,7 +80,7 @@ def connected(loop, request):
     client = socket.socket(socket.AF_UNIX)
     client.connect(loop.path)
     client.setblocking(False)
-    client.sendall(encode(request))
+    client.sendall(request + b"\n" if isinstance(request, bytes) else encode(request))
     return client
 
 
@@ -184,6 +184,66 @@ def test_a_client_that_does_not_read_is_dropped_by_size(loop, monkeypatch):
 
     assert not loop.control._clients
     client.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"request":"health","timeout_ms":NaN}',
+        b'{"request":"health","timeout_ms":-1}',
+        b'{"request":"health","timeout_ms":"5"}',
+        b'{"request":"health","timeout_ms":null}',
+        b'{"request":"jobs","sample_ms":NaN}',
+        b'{"request":["jobs"]}',
+        b'["jobs"]',
+        b'{"request":"stack"}',
+        b'{"request":"stack","message_id":1}',
+        b'{"request":"stack","message_id":"%s"}' % (b"x" * 5000),
+        b'{"request":"stack","message_id":"%s"}' % ("\u1234".encode() * 1000),  # six times as long in a command
+    ],
+    ids=lambda said: said.decode()[:50],
+)
+def test_a_request_that_makes_no_sense_is_asked_of_nobody(loop, said):
+    client = connected(loop, said)
+
+    (end,) = answer(loop, client)
+
+    assert end["error"].startswith("A request is one of")
+    assert not any(worker.commands for worker in loop.workers)
+    assert loop.control.next_due() == []
+
+
+@pytest.mark.parametrize("ms", ["1e999", "1" + "0" * 400, "0"], ids=["infinite", "no float", "none"])
+def test_however_long_somebody_would_wait_the_workers_have_half_a_minute(loop, ms):
+    client = connected(loop, b'{"request":"health","timeout_ms":%s,"sample_ms":%s}' % (ms.encode(), ms.encode()))
+    loop.turn_until(lambda: all(worker.commands for worker in loop.workers))
+
+    assert all(due <= time.monotonic() + 30 for due in loop.control.next_due())
+    client.close()
+
+
+def test_who_has_said_all_and_still_reads_is_answered(loop):
+    # As `nc -U` and socat do.
+    client = connected(loop, {"request": "jobs"})
+    client.shutdown(socket.SHUT_WR)
+    number = asked(loop)
+    loop.turn()
+
+    for worker in loop.workers:
+        loop.control.note(worker, {"ask": number, "jobs": ["x" * 1_000_000]})
+        loop.control.note(worker, {"ask": number, "is_last": True})
+    documents = answer(loop, client)
+
+    assert [len(each.get("jobs", ())) for each in documents] == [1, 1, 0]
+
+
+def test_who_has_gone_is_dropped_before_the_answer(loop):
+    client = connected(loop, {"request": "jobs", "timeout_ms": 30_000})
+    asked(loop)
+
+    client.close()
+
+    loop.turn_until(lambda: not loop.control._clients)
 
 
 def test_health_tells_of_all_workers_and_of_those_that_were_not_asked(loop):
