@@ -10,6 +10,9 @@ itself: nobody has to be handed anything, and the lock of a process that dies is
 
 A reader that has stopped (a terminal in Ctrl-S, a log shipper that hangs) would otherwise stop the
 process with its next line, and all jobs in it. What the queue has no room for is dropped, and counted.
+A terminal is opened a second time for the writes that must not wait: it says that it has room when that
+is room for a single character, and would keep whoever writes a line. (The flag O_NONBLOCK on the
+descriptor itself would be the shell's, too.)
 
 Standard library only.
 """
@@ -80,6 +83,7 @@ class LogWriter:
         self._tell_dropped = tell_dropped
         self._lock_within_s = _LOCK_WITHIN_S
         self._is_stream, self._is_locked = _kind(fd)
+        self._eager_fd = _opened_again(fd)
         self._poll: Any = None
         self._forget()
 
@@ -121,7 +125,9 @@ class LogWriter:
         try:
             # A pipe that has room at all takes so much without waiting.
             while data and self._poll.poll(0):
-                data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
+                data = data[os.write(self._eager_fd, data[: select.PIPE_BUF]) :]
+        except BlockingIOError:
+            pass
         except OSError:
             # A reader that went away: there is nowhere left to say so, and a log line is no reason to
             # fail a job.
@@ -226,3 +232,16 @@ def _kind(fd: int) -> tuple[bool, bool]:
         return False, False
     is_shared = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
     return is_shared or stat.S_ISCHR(kind), is_shared
+
+
+def _opened_again(fd: int) -> int:
+    """A terminal's descriptor that never waits; the same one if it is none, or may not be opened.
+
+    It is kept as long as the process.
+    """
+    try:
+        if os.isatty(fd):
+            return os.open(f"/dev/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it belongs to the user who has become this one, or there is no /dev/fd
+        pass
+    return fd

@@ -6,9 +6,12 @@ import contextvars
 import json
 import logging
 import os
+import pty
 import re
 import subprocess
 import sys
+import threading
+import tty
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -17,7 +20,7 @@ from greenq import log_writer, logged_job
 from greenq.log_lines import JsonFormatter, LineFormatter, LineHandler, log_with_details, without_password
 from greenq.log_writer import LogWriter, Native
 from greenq.logged_job import LoggedJob
-from tests.support.waiting import PATIENCE_S, beside, until
+from tests.support.waiting import PATIENCE_S, beside, happens, until
 
 
 @pytest.fixture
@@ -167,6 +170,37 @@ def test_a_long_line_that_a_reader_keeps_waiting_stays_whole(written):
     logger.error("next")
 
     assert words_of(text, 2) == ["x" * 300_000, "next"]
+
+
+@pytest.mark.parametrize("length", [10, 100, 1000, 5000])
+def test_a_terminal_that_takes_no_more_keeps_nobody_waiting(length):
+    # It says that it has room as long as that is one character, so lines of several lengths are tried.
+    shown_fd, fd = pty.openpty()
+    tty.setraw(fd)
+    writer = LogWriter(fd, Native(), lambda count: b"")
+    written, is_full = [], threading.Event()
+
+    def write_until_it_is_full():
+        while not writer._waiting and len(written) < 100_000:
+            written.append(f"{len(written)} {'x' * length}\n".encode())
+            writer.write(written[-1])
+        is_full.set()
+
+    try:
+        with beside(write_until_it_is_full):
+            try:
+                happens(is_full)
+            except AssertionError:
+                os.close(shown_fd)  # which ends the wait
+                raise
+        read, said = b"", b"".join(written)
+        while len(read) < len(said):
+            read += os.read(shown_fd, 65536)
+        assert read == said
+        os.close(shown_fd)
+    finally:
+        os.close(fd)
+        os.close(writer._eager_fd)
 
 
 @pytest.mark.parametrize("more", [False, True], ids=["and then nothing", "and then more"])
