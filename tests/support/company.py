@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,20 @@ class Company:
         until(lambda: found.extend(self.at_work()) or found)
         return found
 
-    def kills(self) -> Iterator[str]:
-        """Do one thing after the other to those who are at work, for ever; answer what was done."""
+    def kills(self, cut: Callable[[], object] | None = None) -> Iterator[None]:
+        """Do one thing after the other to those who are at work, for ever.
+
+        Parameters:
+          cut: Closes all connections to the broker, where there are any.
+        """
         acts = [self.kill_a_worker, self.kill_the_supervisor, self.kill_a_worker, self.kill_the_tree]
+        if cut is not None:
+            acts.append(lambda: self._cut(cut))
         self._random.shuffle(acts)
         while True:
             for act in acts:
                 act()
-                self.disturbed[act.__name__] += 1
-                yield act.__name__
+                yield
 
     def kill_a_worker(self) -> None:
         self._kill("worker", self._random.choice(sorted(self.wait_until_at_work(), key=lambda each: each.pid)))
@@ -125,8 +130,17 @@ class Company:
         for each in psutil.Process(self.command.pid).children():
             self.ledger.note("killed", "tree", str(each.pid))
         self.command.end()
+        self.disturbed["a tree killed"] += 1
+
+    def _cut(self, cut: Callable[[], object]) -> None:
+        self.wait_until_at_work()
+        self.ledger.note("outage begins", "cut", "")
+        cut()
+        self.ledger.note("outage ends", "cut", "")
+        self.disturbed["cut"] += 1
 
     def _kill(self, label: str, process: psutil.Process) -> None:
+        self.disturbed[f"a {label} killed"] += 1
         self.ledger.note("killed", label, str(process.pid))
         with suppress(psutil.NoSuchProcess):
             process.kill()
