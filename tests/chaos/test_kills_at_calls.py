@@ -266,4 +266,6 @@ def test_what_a_dead_worker_held_runs_again_if_the_one_who_sees_its_lease_end_is
 
     stage.kill_a_worker(f"{moment} take back expired", slots=1)
 
-    stage.ends_as({("it", 0): 2})
+    # After it, the one that is killed may have begun what it returned in the same moment.
+    runs = [2, 3] if moment == "after" else [2]
+    stage.ends_as(*({("it", 0): times} for times in runs))
