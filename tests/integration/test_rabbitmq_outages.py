@@ -1255,7 +1255,7 @@ def test_a_message_that_goes_back_when_an_alarm_begins_comes_once(server, broker
     consumer.rest()
     with low_memory(server):
         consumer.complete(requeues([held]))
-        assert broker._attach().publishing.blocked_by is not None
+        until(lambda: broker._attach().publishing.blocked_by is not None)
     (again,) = take(consumer)
     consumer.complete(acks([again]))
 
@@ -1274,7 +1274,7 @@ def test_a_delayed_message_that_is_passed_on_when_an_alarm_begins_is_stored_once
     consumer = broker.consume("default", prefetch=3, timeout=1000)
     with low_memory(server):
         assert not consumer.wait()  # for longer than a send waits
-        assert broker._attach().publishing.blocked_by is not None
+        until(lambda: broker._attach().publishing.blocked_by is not None)
 
     until(lambda: consumer._subscription.in_hand == 0)
     assert broker.get_queue_message_counts("default") == (0, 1, 0)
