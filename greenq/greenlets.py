@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ import gevent
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
-from greenlet import GreenletExit, getcurrent, gettrace, settrace
+from greenlet import GreenletExit, getcurrent, gettrace, greenlet, settrace
 
 from .cpu import cpu
 from .runtime import Place, places
@@ -460,6 +461,37 @@ def _forget_switches() -> None:
 
 # In a child that was forked, which must not write into its parent's page.
 os.register_at_fork(after_in_child=_forget_switches)
+
+
+def leave_others_behind() -> None:
+    """Have children that are forked here run the greenlet that forks alone, from now on.
+
+    gevent lets the copies of all others go on in the child: jobs would do there what they do here, and answers
+    that came for this process would be read by the child. It gets a hub of its own instead.
+    """
+    os.register_at_fork(after_in_child=_begin_with_a_new_hub)
+
+
+#: The greenlets of the parent, which would be told to end if they were forgotten.
+_left_behind: list[Any] = []
+
+
+def _begin_with_a_new_hub() -> None:
+    global _main_hub
+    old, this = gevent.get_hub(), getcurrent()
+    if this is old or not old.main_hub:
+        return  # the threads of the parent are not in the child, and a callback cannot do without its hub
+    _left_behind.extend(each for each in gc.get_objects() if isinstance(each, greenlet))
+    if this.parent is not None:
+        # What returns from the job's code is the copy of a slot, which is to do nothing more.
+        this.parent = greenlet(_leave, this.parent.parent)
+        old.parent = this
+    old.destroy(destroy_loop=True)  # it comes back here: to its parent
+    _main_hub = gevent.get_hub()
+
+
+def _leave(ending: object = None) -> None:
+    os._exit(1)
 
 
 def share_asyncio() -> None:

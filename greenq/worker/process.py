@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from .. import errors, logged_job
 from ..exit_codes import ExitCode
-from ..greenlets import contain_exits, hand_down, log_failures, share_asyncio
+from ..greenlets import contain_exits, hand_down, leave_others_behind, log_failures, share_asyncio
 from ..json_lines import Decoder, encode
 from ..log_lines import configure, log_with_details, without_password
 from ..log_writer import Native
@@ -68,6 +68,9 @@ _SAME_SIGNAL_S = 0.05
 #: Seconds between them where the number of jobs is limited.
 _LOOK_FOR_LAST_JOB_EVERY_S = 0.1
 
+#: What the whole process group is sent, and only the supervisor obeys.
+_LEFT = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+
 #: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
 _LONGEST_REASON = 30_000
 
@@ -77,6 +80,7 @@ def main() -> NoReturn:
     start_fd, control_fd, report_fd = (int(argument) for argument in sys.argv[-3:])
     process = WorkerProcess(control_fd, report_fd)
     process.take_signals()
+    process.leave_children_alone()
     process.read_options(start_fd)
     share_asyncio()
     try:
@@ -155,10 +159,32 @@ class WorkerProcess:
         # Ctrl-C, Ctrl-Z and a closed terminal reach the whole process group: what they mean is the
         # supervisor's to decide. A handler, because programs that jobs start would inherit
         # an ignored signal, and could not be interrupted by the job either.
-        left = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
-        for signum in left:
+        for signum in _LEFT:
             signal.signal(signum, _leave_it_to_the_supervisor)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def leave_children_alone(self) -> None:
+        """Have children that jobs fork be no workers: no greenlet, no signal and no pipe of this one is theirs."""
+        leave_others_behind()
+        # Python forgets a signal that reaches a child before its first line; and what comes a little later
+        # would be obeyed as this process's.
+        os.register_at_fork(
+            before=lambda: _mask(signal.SIG_BLOCK),
+            after_in_parent=lambda: _mask(signal.SIG_UNBLOCK),
+            after_in_child=self._become_a_child,
+        )
+
+    def _become_a_child(self) -> None:
+        faulthandler.disable()
+        faulthandler.unregister(signal.SIGQUIT)
+        for signum in (signal.SIGTERM, *_LEFT):
+            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in (self._control_fd, self._report_fd, self._wake_fd, self._wakeup_fd):
+            os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
+        _mask(signal.SIG_UNBLOCK)
 
     def _on_term(self, signum: int, frame: FrameType | None) -> None:
         if self._is_booting:
@@ -510,6 +536,10 @@ class WorkerProcess:
         if poll.poll(0):  # else nobody reads, and to write would be to wait
             os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
+
+
+def _mask(how: int) -> None:
+    signal.pthread_sigmask(how, [signal.SIGTERM])
 
 
 def _open_page(fd: int | None) -> SharedPage | None:
