@@ -214,7 +214,10 @@ class Supervisor:
     # -- signals
 
     def _obey(self, pipe: SignalPipe) -> None:
-        for signum in pipe.read():
+        signums = pipe.read()
+        for index, signum in enumerate(signums):
+            if signum in (signal.SIGHUP, signal.SIGUSR1) and signum in signums[index + 1 :]:
+                continue  # what came at once is one: each reload would dismiss the workers of the one before
             if signum in (signal.SIGTERM, signal.SIGINT):
                 name = signal.Signals(signum).name
                 if self._exit_code is None:
@@ -234,6 +237,8 @@ class Supervisor:
                 self._want(1 if signum == signal.SIGTTIN else -1, signal.Signals(signum).name)
             elif signum == signal.SIGUSR1:
                 self._control.dump()
+        if self._exit_code is None and not self._reload.is_under_way:  # else after it
+            self._crew.adjust()
 
     def _reopen_log(self) -> None:
         # The new workers open it by themselves.
@@ -257,8 +262,6 @@ class Supervisor:
             return
         self._crew.size += more
         self.logger.info("The number of workers is %d from now on, on %s.", self._crew.size, name)
-        if not self._reload.is_under_way:  # else after it
-            self._crew.adjust()
 
     def _stop(self, exit_code: ExitCode) -> None:
         self._exit_code = exit_code
