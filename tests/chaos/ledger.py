@@ -20,6 +20,7 @@ import greenq
 from greenq.errors import Shutdown
 
 HERE = pathlib.Path(__file__).parent
+POLL_S = 0.1  # a thousand jobs that looked more often would be what the command is slow of
 _fd = os.open(HERE / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def note(event, name):
@@ -29,7 +30,7 @@ def note(event, name):
 def hold(name):
     note("start", name)
     while not (HERE / "go").exists():
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     note("end", name)
 
 @greenq.actor(max_retries=0)
@@ -88,7 +89,7 @@ def take(name, seconds):
 def stay(name):
     note("start", name)
     while not (HERE / "free").exists():
-        time.sleep(0.05)
+        time.sleep(POLL_S)
     note("end", name)
 
 @greenq.actor(max_retries=0)
@@ -96,7 +97,7 @@ def ignore(name):
     note("start", name)
     while not (HERE / "free").exists():
         try:
-            time.sleep(0.05)
+            time.sleep(POLL_S)
         except BaseException:
             pass
     note("end", name)

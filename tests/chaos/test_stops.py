@@ -19,13 +19,20 @@ def names(kind, count):
     return [(f"{kind}-{number}",) for number in range(count)]
 
 
+#: Seconds by which this process may see an end late, beside all that ends then.
+UNSEEN_S = 3
+
+
 def stop(command, when_stopping=lambda: None):
-    """Send TERM; the exit code, and how many seconds its end took."""
-    began = time.monotonic()
+    """Send TERM; the exit code, and how many seconds its end took by the command's own log."""
+    sent_at = time.monotonic()
     command.send(signal.SIGTERM)
     when_stopping()
     code = command.process.wait(BUDGET_S + 20)
-    return code, time.monotonic() - began
+    seen_after_s = time.monotonic() - sent_at
+    (began,), (ended,) = command.times_of("Stopping on SIGTERM"), command.times_of("Exiting with code")
+    assert seen_after_s < ended - began + UNSEEN_S  # nothing hangs before the one or after the other
+    return code, ended - began
 
 
 @pytest.mark.in_time

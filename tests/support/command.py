@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -112,6 +113,11 @@ class Command:
         """Wait until so many workers were ready; return the pids of all that were."""
         self.wait_for(r"Worker process is ready", workers)
         return [int(pid) for pid in self.matches(r"\[PID (\d+)\].* Worker process is ready")]
+
+    def times_of(self, pattern: str) -> list[float]:
+        """When each line with this pattern was logged, by whom logged it: seconds as of time.time()."""
+        times = (line[1:24] for line in self.lines if re.search(pattern, line))
+        return [datetime.strptime(each, "%Y-%m-%d %H:%M:%S,%f").timestamp() for each in times]
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)
