@@ -203,6 +203,28 @@ def test_a_terminal_that_takes_no_more_keeps_nobody_waiting(length):
         os.close(writer._eager_fd)
 
 
+def test_lines_that_wait_are_written_many_at_once(written, monkeypatch):
+    # After each write the thread waits for the interpreter, which a job that computes and logs leaves every 5 ms.
+    logger, text = written
+    writer = logger.handlers[0]._writer
+    logged = 0
+    while len(writer._waiting) < 1000:
+        logger.error("%d", logged)
+        logged += 1
+    written_at_once = []
+    write_all = log_writer._write_all
+
+    def write_and_note(fd, data):
+        written_at_once.append(data)
+        write_all(fd, data)
+
+    monkeypatch.setattr(log_writer, "_write_all", write_and_note)
+
+    assert words_of(text, logged) == [str(number) for number in range(logged)]
+    until(lambda: not writer._waiting)
+    assert len(list(filter(None, written_at_once))) < 20
+
+
 @pytest.mark.parametrize("more", [False, True], ids=["and then nothing", "and then more"])
 def test_records_that_find_no_room_are_counted_and_told_of(written, monkeypatch, more):
     monkeypatch.setattr(log_writer, "_MOST_LINES", 10)
