@@ -31,8 +31,8 @@ exit codes:
 Supervisors of other users are not seen: run it as the user that runs greenq-worker.
 """
 
-#: Seconds that a look may take, and milliseconds of them that workers have to answer.
-_LOOK_WITHIN_S, _WORKERS_ANSWER_WITHIN_MS = 20.0, 5000
+#: Milliseconds for which workers may be silent, and seconds that a look may take: an answer is long with many jobs.
+_WORKERS_ANSWER_WITHIN_MS, _LOOK_WITHIN_S = 1000, 35.0
 
 #: For how long it is looked at which jobs have the CPU, while they are listed.
 _SAMPLE_MS = 250
@@ -189,7 +189,8 @@ def _ask_one(path: str, request: dict[str, Any], look: Look) -> None:
 def _silence(silent: dict[str, Any]) -> str:
     on_cpu = silent.get("on_cpu")
     why = f"message {on_cpu} has its CPU" if on_cpu else "a job computes or blocks, or it is stopped"
-    return f"Worker {silent.get('worker')} (PID {silent.get('pid')}) does not answer: its hub does not turn, {why}."
+    who = f"Worker {silent.get('worker')} (PID {silent.get('pid')})"
+    return f"{who} has not answered for {_WORKERS_ANSWER_WITHIN_MS / 1000:g} s: its hub does not turn, {why}."
 
 
 def _code(look: Look) -> int:

@@ -4,9 +4,10 @@
                                  <--report pipes---
 
 An ask goes to every worker that is ready; what they answer is passed on as it comes, until all have
-answered or the time is over: a worker that does not answer is one whose hub does not turn. Which of its
-jobs has the CPU is seen in its page, and while somebody wants to know, it is looked at again and again. All of it
-happens in the supervisor's loop, which never waits: who does not read, or says nothing, is dropped.
+answered or the time is over: a worker that does not answer is one whose hub does not turn. The time begins
+anew with each part of an answer, so it need not be longer for many jobs. Which job has the CPU of a worker
+is seen in its page, and while somebody wants to know, it is looked at again and again. All of it happens in
+the supervisor's loop, which never waits: who does not read, or says nothing, is dropped.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class _Ask:
 
     Parameters:
       asked(Iterable[Child]): Who was.
-      timeout_s(float): Seconds that they have.
+      timeout_s(float): Seconds for which all that are waited for may be silent.
       on_answer(Callable[[Child, Mapping], None]): Called with each part of an answer.
       on_end(Callable[[_Ask], None]): Called when all have answered, or the time is over.
       sample_s(float): For how long it is looked at who has the CPU.
@@ -106,9 +107,15 @@ class _Ask:
         self.samples: dict[int, Counter[str]] = {child.pid: Counter() for child in self.asked}
         self.on_answer = on_answer
         self.on_end = on_end
+        self._timeout_s = timeout_s
         self._ends_at = now + timeout_s
+        self._ends_at_last = now + _LONGEST_TIMEOUT_S
         self._sampled_at = now + sample_s
         self._sample_at = now if sample_s > 0 else self._sampled_at
+
+    def go_on(self) -> None:
+        """Note that a part of an answer has come, and others follow."""
+        self._ends_at = min(time.monotonic() + self._timeout_s, self._ends_at_last)
 
     def is_over(self) -> bool:
         """Whether it is answered, or the time is over."""
@@ -318,6 +325,8 @@ class Control:
         ask.on_answer(child, report)
         if report.get("is_last"):
             self._has_answered(child, number)
+        else:
+            ask.go_on()
 
     def forget(self, child: Child) -> None:
         """A worker has died: wait for it no longer."""

@@ -209,7 +209,7 @@ def test_a_worker_whose_hub_does_not_turn_is_named_and_the_others_are_listed(run
 
     assert [job["actor"] for job in told["jobs"]] == ["resize"]
     assert told["problems"] == [
-        f"Worker {number} (PID {pid}) does not answer: its hub does not turn, message {guilty} has its CPU."
+        f"Worker {number} (PID {pid}) has not answered for 1 s: its hub does not turn, message {guilty} has its CPU."
         for number in "12"
         if f"Worker {number} (" in told["problems"][0]
     ]

@@ -142,6 +142,19 @@ def test_a_worker_that_dies_is_not_waited_for(loop):
     assert answer(loop, client)[-1]["silent"] == []
 
 
+@pytest.mark.parametrize(("timeout_ms", "goes_on"), [(10_000, True), (30_000, False)])
+def test_the_time_begins_anew_with_each_part_of_an_answer_up_to_half_a_minute(loop, timeout_ms, goes_on):
+    client = connected(loop, {"request": "jobs", "timeout_ms": timeout_ms})
+    number = asked(loop)
+    (first,) = loop.control.next_due()
+
+    loop.control.note(loop.workers[0], {"ask": number, "jobs": []})
+
+    (second,) = loop.control.next_due()
+    assert (second > first) is goes_on
+    client.close()
+
+
 def test_who_has_the_cpu_is_looked_at_while_somebody_wants_to_know(loop):
     first, second = loop.workers
     first.page.turn()
