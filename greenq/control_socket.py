@@ -30,6 +30,9 @@ _LONGEST_PATH = 100
 #: Connections that may wait to be accepted.
 _BACKLOG = 16
 
+#: Seconds between two tries to become one of them.
+_CONNECT_EVERY_S = 0.02
+
 
 class ControlError(Exception):
     """A control socket cannot be had, or asked; the text says why and what to do."""
@@ -219,7 +222,7 @@ def ask(path: str, request: Mapping[str, Any], *, timeout_s: float) -> Iterator[
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             client.settimeout(timeout_s)
-            client.connect(path)
+            _connect(client, path, ends_at)
             client.sendall(encode(dict(request)))
             while True:
                 client.settimeout(max(0.001, ends_at - time.monotonic()))
@@ -238,3 +241,15 @@ def ask(path: str, request: Mapping[str, Any], *, timeout_s: float) -> Iterator[
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
                 raise ControlError(f"No supervisor listens at {path}: it has ended.") from error
             raise ControlError(f"The supervisor at {path} cannot be asked: {error.strerror or error}.") from error
+
+
+def _connect(client: socket.socket, path: str, ends_at: float) -> None:
+    """Connect; wait while as many wait already as may: with a timeout, that is an error at once, and no wait."""
+    while True:
+        try:
+            client.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= ends_at:
+                raise TimeoutError from None
+            time.sleep(_CONNECT_EVERY_S)

@@ -14,6 +14,7 @@ import pytest
 
 from greenq import control_socket
 from greenq.control_socket import ControlError, ControlSocket, ask, found
+from tests.support.waiting import PATIENCE_S, beside
 
 
 @pytest.fixture
@@ -132,3 +133,31 @@ def test_who_does_not_answer_is_told_in_one_sentence(runtime):
         list(ask(opened.path, {"request": "jobs"}, timeout_s=0.05))
     with pytest.raises(ControlError, match="No supervisor listens"):
         list(ask(opened.path, {"request": "jobs"}, timeout_s=0.05))
+
+
+def test_who_comes_when_as_many_wait_as_may_waits_too(runtime):
+    with ControlSocket() as opened:
+        waiting = []
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            try:
+                waiting[-1].connect(opened.path)
+            except BlockingIOError:
+                break
+        with pytest.raises(ControlError, match="does not answer: it is stopped"):
+            list(ask(opened.path, {"request": "jobs"}, timeout_s=0.05))
+        opened.socket.settimeout(PATIENCE_S)
+
+        def answer():
+            for _ in waiting[:-1]:
+                opened.socket.accept()[0].close()
+            last, _ = opened.socket.accept()
+            with last:
+                last.sendall(b'{"end":true}\n')
+                last.recv(1000)
+
+        with beside(answer):
+            assert list(ask(opened.path, {"request": "jobs"}, timeout_s=PATIENCE_S)) == [{"end": True}]
+        for each in waiting:
+            each.close()
