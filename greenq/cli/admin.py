@@ -93,7 +93,7 @@ def _top(options: argparse.Namespace) -> int:
     def lines(width: int, height: int) -> list[str]:
         look = _jobs(options)
         limit = min(options.limit or height, max(1, height - 4 - len(look.problems)))
-        shown = top.screen(look.jobs, look.problems, options.sort, options.group_by, limit)
+        shown = top.screen(look.jobs, look.problems, options.sort, options.group_by, limit, width)
         return [line[:width] for line in shown[:height]]
 
     top.refresh(lines, options.interval / 1000)

@@ -42,6 +42,9 @@ GROUPS: dict[str, Callable[[Row], str]] = {
 _HEAD = ("MESSAGE", "ACTOR", "QUEUE", "AGE", "LEFT", "CPU", "DONE", "WAITING ON")
 _WIDEST = (36, 30, 16, 8, 8, 4, 12, 120)
 
+#: Characters that are left of a message's id where a screen is too narrow for all of it.
+_SHORTEST_ID = 8
+
 
 def note_cpu(rows: Sequence[dict[str, Any]], samples: Sequence[Row]) -> None:
     """Note in these rows which part of the time each job had the CPU, from 0 to 1; None where nobody saw.
@@ -82,9 +85,14 @@ def grouped(rows: Sequence[Row], by: str, *, limit: int | None) -> list[dict[str
 
 
 def screen(
-    rows: Sequence[Row], problems: Sequence[str], sort: str, group_by: str | None, limit: int | None
+    rows: Sequence[Row],
+    problems: Sequence[str],
+    sort: str,
+    group_by: str | None,
+    limit: int | None,
+    width: int | None = None,
 ) -> list[str]:
-    """The lines to show."""
+    """The lines to show; with a width, ids are shortened to leave room for where the jobs are."""
     workers = len({row["pid"] for row in rows})
     lines = [f"{len(rows)} jobs in flight in {workers} {'worker' if workers == 1 else 'workers'}"]
     lines += (f"! {escaped(problem)}" for problem in problems)
@@ -94,9 +102,9 @@ def screen(
             (str(each["jobs"]), duration(each["oldest_ms"]), each["oldest_message_id"], each[group_by])
             for each in groups
         ]
-        return [*lines, "", *_table(("JOBS", "OLDEST", "MESSAGE", group_by.upper()), (8, 8, 36, 140), cells)]
+        return [*lines, "", *_table(("JOBS", "OLDEST", "MESSAGE", group_by.upper()), (8, 8, 36, 140), cells, width)]
     shown = arranged(rows, sort=sort, limit=limit)
-    return [*lines, "", *_table(_HEAD, _WIDEST, [_cells(row) for row in shown])]
+    return [*lines, "", *_table(_HEAD, _WIDEST, [_cells(row) for row in shown], width)]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -112,9 +120,18 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _table(head: Sequence[str], widest: Sequence[int], rows: Sequence[Sequence[Any]]) -> list[str]:
-    cells = [head, *([_fitted(escaped(cell), most) for cell, most in zip(row, widest, strict=True)] for row in rows)]
+def _table(
+    head: Sequence[str], widest: Sequence[int], rows: Sequence[Sequence[Any]], screen_width: int | None
+) -> list[str]:
+    cells = [[*head]]
+    cells += ([_fitted(escaped(cell), most) for cell, most in zip(row, widest, strict=True)] for row in rows)
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    excess = 0 if screen_width is None else sum(widths) + 2 * (len(widths) - 1) - screen_width
+    if excess > 0:
+        ids = head.index("MESSAGE")
+        widths[ids] = min(widths[ids], max(_SHORTEST_ID, widths[ids] - excess))
+        for row in cells:
+            row[ids] = _fitted(row[ids], widths[ids])
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
@@ -191,9 +208,10 @@ def refresh(lines: Callable[[int, int], list[str]], every_s: float) -> None:
     """
     with ExitStack() as restored:
         reads_keys = sys.stdin.isatty() and _take_keys(restored)
-        # The other screen of the terminal, without a cursor, and back at the end.
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")
-        restored.callback(_write, "\x1b[?25h\x1b[?1049l")
+        # The other screen of the terminal, without a cursor, and back at the end. What is wider than it, as lines
+        # with characters of two columns may be, is cut off there instead of being wrapped.
+        sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[?7l")
+        restored.callback(_write, "\x1b[?7h\x1b[?25h\x1b[?1049l")
         while True:
             width, height = shutil.get_terminal_size()
             drawn = "\x1b[K\r\n".join(lines(width, height))

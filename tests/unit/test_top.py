@@ -92,6 +92,20 @@ def test_long_names_leave_room_for_the_others():
     assert line.endswith("shop/tasks.py:7")
 
 
+@pytest.mark.parametrize("group_by", [None, "top-frame"])
+def test_on_a_narrow_screen_ids_leave_room_for_where_jobs_wait(group_by):
+    rows = [job("e6765102-1002-4fae-8172-bd784b4a513a"), job("77b0ddc8-d8c8-4c33-8f9e-0d8c3f2a7f11")]
+
+    wide = top.screen(rows, [], "age", group_by, None, 200)
+    narrow = top.screen(rows, [], "age", group_by, None, 80)
+    narrowest = top.screen(rows, [], "age", group_by, None, 20)
+
+    assert wide == top.screen(rows, [], "age", group_by, None)
+    assert narrow[-1].endswith("resize shop/tasks.py:7")
+    assert all(len(line) <= 80 for line in narrow)
+    assert "77b0ddc…" in narrowest[-1] or "e676510…" in narrowest[-1]
+
+
 def test_the_share_of_the_cpu_is_told_of_workers_that_were_looked_at():
     rows = [job("a"), job("b"), job("a", pid=13)]
 
