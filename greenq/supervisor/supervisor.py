@@ -404,7 +404,7 @@ class Supervisor:
         if self._exit_code is not None:
             self._count_in(child, returncode, death)
         elif place is None or child.stopping:
-            if returncode in _CLEAN or (child.killed and not death.was_stuck):
+            if returncode in _CLEAN or child.failure is not None or (child.killed and not death.was_stuck):
                 self.logger.info("%s %s, %s.", child, describe_exit(returncode), child.why_stopped)
             else:
                 log_failure(self.logger, child, death)

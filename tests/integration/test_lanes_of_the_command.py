@@ -256,7 +256,7 @@ def test_a_signal_to_the_whole_group_does_not_strike_a_job_in_a_process(run, fol
 
 
 def test_a_stop_gives_the_message_of_a_process_back_that_ignores_it(run, folder):
-    command = run("app", "-p", "1", "--worker-shutdown-timeout", "1s")
+    command = run("app", "-p", "1", "--worker-shutdown-timeout", "3s")  # a tenth of it is for the end of the job
     command.wait_until_ready()
     enqueue(folder, "ignore_the_stop")
     (child,) = command.wait_for(r"ignoring the stop in (\d+)")

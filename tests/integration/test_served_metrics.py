@@ -346,7 +346,7 @@ def test_a_job_that_keeps_the_hub_is_seen_while_it_does(run, folder):
 
     enqueue(folder, "spin")
 
-    until(lambda: scrape(port)["greenq_hub_stalled_milliseconds", "1"] > 300)
+    until(lambda: scrape(port).get(("greenq_hub_stalled_milliseconds", "1"), 0) > 300)
     (folder / "go").touch()
     see(port, "greenq_hub_stalled_milliseconds", "1", value=0)
     found = scrape(port)
