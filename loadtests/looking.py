@@ -25,6 +25,8 @@ ROWS = [
     Row("listed", "10,000 jobs in flight listed", "ms", "under 1000"),
     Row("pause", "the longest pause in the worker meanwhile", "ms", "20 or less"),
     Row("pause_before", "the longest pause in the two seconds before", "ms"),
+    Row("cpu", "the most CPU of the worker in a pause meanwhile", "ms", "20 or less"),
+    Row("cpu_before", "the most CPU in a pause in the two seconds before", "ms"),
 ]
 
 
@@ -38,25 +40,37 @@ def looking() -> Figures:
         queue.start([sys.executable, "-m", "greenq", *options, "looking_jobs:broker"])
         queue.read()
         noticing = next(job for job in _jobs(path) if job["actor"] == "notice")
-        listed, paused, before = [], [], []
+        listed, paused, before = [], [], []  # of the last two: wall and CPU
         for _ in range(LOOKS):
             time.sleep(3)  # what the worker paused for earlier is forgotten
-            before.append(_pause_ms(path, noticing["message_id"]))
+            before.append(_pauses_ms(path, noticing["message_id"]))
             began = time.monotonic()
             count = len(_jobs(path))
             listed.append((time.monotonic() - began) * 1000)
-            paused.append(_pause_ms(path, noticing["message_id"]))
+            paused.append(_pauses_ms(path, noticing["message_id"]))
             assert count == JOBS + 1
-        return {"listed": max(listed), "pause": max(paused), "pause_before": max(before)}
+        (pause, cpu), (pause_before, cpu_before) = (
+            map(max, zip(*paused, strict=True)),
+            map(max, zip(*before, strict=True)),
+        )
+        return {
+            "listed": max(listed),
+            "pause": pause,
+            "pause_before": pause_before,
+            "cpu": cpu,
+            "cpu_before": cpu_before,
+        }
 
 
 def _jobs(path: str) -> list[dict[str, object]]:
     return [job for answer in ask(path, {"request": "jobs"}, timeout_s=_LONGEST_S) for job in answer.get("jobs", ())]
 
 
-def _pause_ms(path: str, message_id: object) -> float:
+def _pauses_ms(path: str, message_id: object) -> tuple[float, float]:
+    """The longest pause, and the most CPU in one."""
     answers = ask(path, {"request": "stack", "message_id": message_id}, timeout_s=_LONGEST_S)
-    return float(next(job["done"] for answer in answers for job in answer.get("jobs", ())))
+    job = next(job for answer in answers for job in answer.get("jobs", ()))
+    return float(job["done"]), float(job["total"])
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 #: Jobs that are looked at without a turn of the hub; one takes 10 to 30 microseconds, its stack ten times that.
 MOST_A_SLICE = 50
 
+#: And whose ids alone are compared.
+_MOST_COMPARED = 1000
+
+#: Seconds between two slices. Not 0: gevent takes up to fifty turns of that kind before it looks at its timers and
+#: sockets again, and they would wait for fifty slices.
+_TURN_S = 0.0001
+
 #: Of a line to the supervisor, in bytes: what a pipe takes whole, or not at all. So what others
 #: report meanwhile does not come to stand in the middle of it, and writing one never waits for
 #: a pipe that has room for it.
@@ -110,7 +117,9 @@ class InFlight:
 
     def _tell_stack(self, command: Mapping[str, Any]) -> None:
         wanted = command.get("message_id")
-        for job in self._worker.slots.running():
+        for number, job in enumerate(self._worker.slots.running(), 1):
+            if number % _MOST_COMPARED == 0:
+                self._worker.runtime.sleep(_TURN_S)
             message = job.message
             if message is not None and message._message.message_id == wanted:
                 row, frames = self._row(job, message), [_told(place) for place in self._stack(job)]
@@ -137,7 +146,7 @@ class InFlight:
             if number % MOST_A_SLICE == 0:
                 yield rows
                 rows = []
-                self._worker.runtime.sleep(0)
+                self._worker.runtime.sleep(_TURN_S)
         yield rows
 
     def _row(self, job: WorkerThread | AsyncJob, message: MessageProxy) -> dict[str, Any]:
@@ -223,7 +232,7 @@ class InFlight:
                 alike.setdefault((_cut(inner.actor_name), stack), []).append(_cut(inner.message_id))
                 count += 1
             if count % MOST_A_SLICE == 0:
-                self._worker.runtime.sleep(0)
+                self._worker.runtime.sleep(_TURN_S)
         left_out = max(0, len(running) - MOST_LOGGED)
         self.logger.info(
             "SIGUSR1: %d jobs are in flight%s.",
@@ -239,7 +248,7 @@ class InFlight:
             log_with_details(
                 self.logger, logging.INFO, f"{what} of actor {actor} {where}: {named}.", "\n".join(_printed(stack))
             )
-            self._worker.runtime.sleep(0)
+            self._worker.runtime.sleep(_TURN_S)
         self._end(command)
 
 
