@@ -36,7 +36,7 @@ from ..logging import get_logger
 from ..metrics import shared
 from ..runtime import Runtime, current
 from ..shared_page import SharedPage
-from . import arrival
+from . import arrival, children
 from .application import CannotStart, explain, find_broker, not_shared, sentence
 from .fork import forks_of
 from .in_flight import InFlight, pipe_writer
@@ -166,25 +166,8 @@ class WorkerProcess:
     def leave_children_alone(self) -> None:
         """Have children that jobs fork be no workers: no greenlet, no signal and no pipe of this one is theirs."""
         leave_others_behind()
-        # Python forgets a signal that reaches a child before its first line; and what comes a little later
-        # would be obeyed as this process's.
-        os.register_at_fork(
-            before=lambda: _mask(signal.SIG_BLOCK),
-            after_in_parent=lambda: _mask(signal.SIG_UNBLOCK),
-            after_in_child=self._become_a_child,
-        )
-
-    def _become_a_child(self) -> None:
-        faulthandler.disable()
-        faulthandler.unregister(signal.SIGQUIT)
-        for signum in (signal.SIGTERM, *_LEFT):
-            signal.signal(signum, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for fd in (self._control_fd, self._report_fd, self._wake_fd, self._wakeup_fd):
-            os.dup2(nothing, fd, inheritable=False)
-        os.close(nothing)
-        _mask(signal.SIG_UNBLOCK)
+        pipes = (self._control_fd, self._report_fd, self._wake_fd, self._wakeup_fd)
+        children.leave_alone((signal.SIGTERM, signal.SIGQUIT, *_LEFT), lambda: pipes)
 
     def _on_term(self, signum: int, frame: FrameType | None) -> None:
         if self._is_booting:
@@ -536,10 +519,6 @@ class WorkerProcess:
         if poll.poll(0):  # else nobody reads, and to write would be to wait
             os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
-
-
-def _mask(how: int) -> None:
-    signal.pthread_sigmask(how, [signal.SIGTERM])
 
 
 def _open_page(fd: int | None) -> SharedPage | None:

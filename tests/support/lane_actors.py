@@ -191,3 +191,27 @@ class Crunch(greenq.GenericActor):
 
     def perform(self, x: int) -> list[int]:
         return [x * 2, os.getpid()]
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
+def fork_and_end(how: str) -> Any:
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[600])
+    child.start()
+    if how == "terminate":
+        child.terminate()
+        child.join()
+        return child.exitcode
+    os._exit(5)
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
+def babble() -> None:
+    os.write(3, b"What is this?" * 1000)
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
+def stand_still(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)

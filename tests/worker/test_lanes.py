@@ -715,3 +715,34 @@ def test_a_lane_without_room_is_refused(broker, option):
         option = "lane_processes"
     with pytest.raises(ValueError, match="1 or more"):
         greenq.Worker(broker, **{option: 0})
+
+
+def test_a_child_that_a_job_forks_in_its_process_can_be_terminated(lanes):
+    lanes()
+
+    assert result_of(lane_actors.fork_and_end.send("terminate")) == -signal.SIGTERM
+
+
+def test_the_death_of_a_process_is_seen_while_a_child_of_it_lives(lanes):
+    lanes()
+
+    assert "ended with code 5" in reason_of(lane_actors.fork_and_end.send("die"))
+    assert result_of(lane_actors.add.send(1, 2)) == 3
+
+
+def test_a_job_that_writes_to_its_process_own_socket_fails_alone(lanes):
+    lanes(lane_processes=1)
+
+    reason_of(lane_actors.babble.send())
+    assert result_of(lane_actors.add.send(1, 2)) == 3
+    until(lambda: len(children()) == 1)
+
+
+def test_a_process_that_stands_still_is_killed_beyond_the_hard_limit(lanes, tmp_path):
+    worker = lanes(lane_processes=1)
+    worker.lanes.hard_limit_ms = 200
+
+    reason = reason_of(lane_actors.stand_still.send_with_options(args=(str(tmp_path / "pid"),), time_limit=100))
+
+    assert "TimeLimitExceeded" in reason
+    assert result_of(lane_actors.add.send(1, 2)) == 3

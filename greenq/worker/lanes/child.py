@@ -35,12 +35,16 @@ from ...log_lines import configure
 from ...logged_job import LoggedJob
 from ...message import Message
 from ...middleware import CurrentMessage, Middleware
+from .. import children
 from ..application import explain, find_broker
 from .signals import SIGNALS
 from .wire import Began, Ended, Failed, Job, Raised, Ready, Returned, Setup, Wire, pack
 
 #: The descriptor that the worker gives it.
 _FD = 3
+
+#: When to stop is the worker's to decide.
+_LEFT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds that the process may take to end once its worker has let go of it.
 _END_WITHIN_S = 5.0
@@ -77,6 +81,8 @@ class _Process:
             _end_with(self._setup.worker_pid)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self._guard.take_signals()
+        # A copy of the socket would keep the worker from hearing that this process has died.
+        children.leave_alone((*SIGNALS.values(), *_LEFT), lambda: (self._wire.end.fileno(),))
         with contextlib.suppress(Exception):  # there may be no standard error
             faulthandler.enable()
         try:
@@ -233,8 +239,7 @@ class _Guard:
     def take_signals(self) -> None:
         for exception, signum in SIGNALS.items():
             signal.signal(signum, functools.partial(self._on_signal, exception))
-        # When to stop is the worker's to decide.
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in _LEFT:
             signal.signal(signum, _leave_it_to_the_worker)
 
     @property
