@@ -116,6 +116,11 @@ class Interruptible(Protocol):
     #: When its soft time limit passes; None without one, or once that was told.
     soft_at: float | None
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is under way."""
+        ...
+
     def interrupt(self, exception: type[BaseException]) -> bool:
         """Interrupt it, with this as the reason; False if it does not run."""
         ...

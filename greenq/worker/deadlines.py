@@ -109,6 +109,10 @@ class Deadlines:
                 heapq.heapify(self._heap)
                 self._ended = 0
 
+    def guards(self) -> list[Interruptible]:
+        """Of all jobs that have a limit and run. From any thread, while the hub does not turn."""
+        return [guard for _, _, deadline in list(self._heap) if (guard := deadline.guard) is not None]
+
     def close(self) -> None:
         """Interrupt nobody any more."""
         with self._lock:

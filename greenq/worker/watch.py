@@ -41,6 +41,9 @@ _LOOK_EVERY_S = 0.05
 #: What has kept the CPU for so long is told while it does, by the supervisor.
 _TELL_AT_ONCE_S = 5.0
 
+#: A greenlet that is no job's has to keep the CPU for so long before the limits of those count that it keeps waiting.
+_NOBODYS_S = 1.0
+
 #: Of one actor, a line so often. What is not told then is counted in the next.
 _TELL_EVERY_S = 1.0
 
@@ -142,7 +145,7 @@ class Watch:
             page.beat()
         has_turned, self._seen_turns = self._turns != self._seen_turns, self._turns
         since, task, job = cpu.since, cpu.task, cpu.job
-        kept_s = now - since
+        kept_s, is_nobodys = now - since, False
         if task is cpu.hub or cpu.task is not task:
             job = None
         elif since == 0.0:
@@ -150,7 +153,7 @@ class Watch:
         elif kept_s < _LOOK_EVERY_S:
             job = None
         else:
-            cpu.is_long = True
+            cpu.is_long, is_nobodys = True, job is None
             self._seen = (since, whereabouts(places(sys._current_frames().get(cpu.thread))))
             if kept_s >= _TELL_AT_ONCE_S and self._told_since != since:
                 self._told_since = since
@@ -159,7 +162,12 @@ class Watch:
                 )
                 self._tell_now(job, text)
         if page is not None:
-            kill_at = 0.0 if has_turned or job is None else self._kill_at(job)
+            kill_at = 0.0
+            if job is not None and not has_turned:
+                kill_at = self._kill_at(job)
+            elif is_nobodys and kept_s >= _NOBODYS_S and not has_turned:
+                # No interrupt reaches it, and as long as it lasts none reaches the others.
+                kill_at = min(filter(None, map(self._kill_at, self._deadlines.guards())), default=0.0)
             if page.kill_at != kill_at:
                 page.kill_at = kill_at
         if job is None or not job.is_inside:
@@ -170,9 +178,11 @@ class Watch:
         if job.ends_at is not None and now > job.ends_at + 2 * GRACE_S and job.interrupted_by is not TimeLimitExceeded:
             alarm.knock()
 
-    def _kill_at(self, job: Job) -> float:
+    def _kill_at(self, job: Job | Interruptible) -> float:
         if not job.is_inside or job.ends_at is None or self.hard_limit_ms is None:
             return 0.0
+        if isinstance(job, LaneJob) and job.is_elsewhere:
+            return 0.0  # see _report_overdue
         return job.ends_at + self.hard_limit_ms / 1000
 
     def _tell_now(self, job: Job | None, text: str) -> None:

@@ -40,6 +40,16 @@ def stubborn(how):
     marker.touch()
     swallow(spin if how == "spins" else lambda: time.sleep(0.01))
 
+@greenq.actor(time_limit=300)
+def parent():
+    marker = HERE / "was-there"
+    if marker.exists():
+        log.info("back in %d", os.getpid())
+        return
+    marker.touch()
+    import gevent
+    gevent.spawn(swallow, spin).join()
+
 @greenq.actor
 def neighbour():
     log.info("neighbour in %d", os.getpid())
@@ -69,6 +79,15 @@ def run(tmp_path):
     yield start
     for command in commands:
         command.end()
+
+
+def test_a_greenlet_that_spins_is_killed_when_a_job_that_it_keeps_waiting_is_beyond_its_hard_limit(run, tmp_path):
+    command = run("--hard-limit", "500ms")
+    (first,) = command.wait_until_ready()
+    enqueue(tmp_path, "parent")
+    (back,) = command.wait_for(r"back in (\d+)")
+
+    assert int(back) != first
 
 
 @pytest.mark.parametrize("how", ["spins", "waits"])
