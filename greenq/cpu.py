@@ -75,7 +75,8 @@ class Cpu:
       since(float): Since when, in monotonic seconds, to be set by whoever knows; 0.0 if nobody has looked yet.
       is_long(bool): Whether the watch has seen that it may be too long already: then the clock is looked at
         when it ends.
-      jobs(dict): By greenlet, the job that it works for when it has the CPU.
+      jobs(dict): By greenlet, the job that it works for when it has the CPU. Written by its guard.
+      show(Callable[[bytes], object]): Called with the id of the message whose job has the CPU from now on.
       hub(Any): The greenlet that has it when there is nothing to do.
       here(Callable): The greenlet that calls this.
       thread(int): The main thread, as the operating system has it.
@@ -84,7 +85,6 @@ class Cpu:
     """
 
     __slots__ = (
-        "_show",
         "_steps",
         "here",
         "hub",
@@ -92,6 +92,7 @@ class Cpu:
         "job",
         "jobs",
         "long_s",
+        "show",
         "since",
         "stretches",
         "task",
@@ -110,11 +111,11 @@ class Cpu:
         self.jobs: dict[Any, Job] = {}
         self.long_s = float("inf")
         self.stretches: deque[Stretch] = deque(maxlen=_MOST_STRETCHES)
-        self._show: Callable[[bytes], object] = _show_nobody
+        self.show: Callable[[bytes], object] = _show_nobody
 
     def show_in(self, show: Callable[[bytes], object] | None) -> None:
         """Have the id of the message whose job has the CPU shown so from now on; None for not at all."""
-        self._show = show or _show_nobody
+        self.show = show or _show_nobody
 
     def switched(self, event: str, switch: tuple[Any, Any]) -> None:
         """A greenlet gives the CPU to another; as ``greenlet.settrace`` calls it."""
@@ -126,7 +127,7 @@ class Cpu:
         self.since = 0.0 if job is None else monotonic()
         if job is not self.job:
             self.job = job
-            self._show(b"" if job is None else job.shown)
+            self.show(b"" if job is None else job.shown)
 
     def takes(self, job: Job | None) -> None:
         """The greenlet that has the CPU works for this job from here on (None for nobody's), and not the first time."""
@@ -137,17 +138,7 @@ class Cpu:
             self.since = monotonic()
         if job is not self.job:
             self.job = job
-            self._show(b"" if job is None else job.shown)
-
-    def begin(self, task: Any, job: Job) -> None:
-        """This greenlet, which has the CPU, works for this job until ``jobs`` has it no more.
-
-        ``since`` is to be set when the job's code starts.
-        """
-        if self.is_long:
-            self.note()
-        self.jobs[task] = self.job = job
-        self._show(job.shown)
+            self.show(b"" if job is None else job.shown)
 
     def note(self) -> None:
         """Note what has lasted until now, if it is too long, and begin anew."""
@@ -163,7 +154,7 @@ class Cpu:
 
     def forget(self) -> None:
         """Have nobody shown, and nothing noted, from now on."""
-        self._show = _show_nobody
+        self.show = _show_nobody
         self.job = None
         self.since, self.long_s, self.is_long = 0.0, float("inf"), False
         self.stretches.clear()

@@ -141,8 +141,12 @@ class _Guard:
     def begin(self, message: Any, message_id: str) -> None:
         self.message = message
         name = message_id.encode("utf-8", "replace")  # as shared_page.name_bytes has it, without a call
-        self.shown = name if len(name) <= LONGEST_ID else b""
-        cpu.begin(self._greenlet, self)
+        self.shown = name = name if len(name) <= LONGEST_ID else b""
+        if cpu.is_long:
+            cpu.note()
+        # ``since`` is set when the actor's own code starts; ``end`` takes the job out again.
+        cpu.jobs[self._greenlet] = cpu.job = self
+        cpu.show(name)
 
     def end(self) -> None:
         cpu.jobs.pop(self._greenlet, None)

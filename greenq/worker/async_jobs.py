@@ -113,7 +113,7 @@ class AsyncJob:
             if self.interrupted_by is not None:
                 raise self.interrupted_by
             # The clock runs while the actor does and no longer.
-            deadline = self._deadlines.start_for(self, self.message)
+            deadline = self._deadlines.start(self, self.message.time_limit_ms, self.message.soft_time_limit_ms)
             inner = self.message._message
             self.outcome = Outcome(await self.actor.coroutine(inner.args, inner.kwargs))
         except BaseException as error:  # a SystemExit, too, which would end the loop

@@ -10,14 +10,10 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..cpu import cpu
 from ..errors import TimeLimitExceeded
 from ..runtime import Interruptible, Runtime, Timer
-
-if TYPE_CHECKING:
-    from ..consumer import MessageProxy
 
 _NEVER = float("inf")
 
@@ -39,7 +35,7 @@ class Deadline:
     def __init__(self, guard: Interruptible, stage: int) -> None:
         self.guard: Interruptible | None = guard
         self.stage = stage
-        self.is_in_heap = False
+        self.is_in_heap = True  # as it is made there
 
 
 class Deadlines:
@@ -68,31 +64,29 @@ class Deadlines:
         self.on_overdue: Callable[[Interruptible], None] = _nobody
         self.hard_ms = _NEVER
 
-    def start_for(self, guard: Interruptible, message: MessageProxy) -> Deadline | None:
-        """The same with the limits of a message; None if it has none."""
-        limit_ms, soft_ms = message.time_limit_ms, message.soft_time_limit_ms
-        if soft_ms is None:
-            return self.start(guard, limit_ms) if limit_ms is not None and limit_ms < _NEVER else None
-        return self.start(guard, _NEVER if limit_ms is None else limit_ms, soft_ms)
-
-    def start(self, guard: Interruptible, limit_ms: float, soft_ms: float | None = None) -> Deadline:
-        """Interrupt what this guard guards when this many milliseconds have passed.
+    def start(self, guard: Interruptible, limit_ms: float | None, soft_ms: float | None = None) -> Deadline | None:
+        """Interrupt what this guard guards when this many milliseconds have passed; None if they never will.
 
         Parameters:
-          limit_ms(float): May be infinity.
-          soft_ms(float): After how many ``on_soft`` is called. Default: never.
+          limit_ms(float | None): None, or infinity, for never.
+          soft_ms(float | None): After how many ``on_soft`` is called. Default: never.
         """
+        # Called once a job, and so without a call of its own for each step.
         now = cpu.since = time.monotonic()  # the actor's own code starts here
-        at, stage = now + limit_ms / 1000, _LIMIT
-        if at != _NEVER:
-            guard.ends_at = at
-        if soft_ms is not None and soft_ms < limit_ms:
+        at, stage = _NEVER, _LIMIT
+        if limit_ms is not None and limit_ms != _NEVER:
+            at = guard.ends_at = now + limit_ms / 1000
+        if soft_ms is not None and now + soft_ms / 1000 < at:
             at, stage = now + soft_ms / 1000, _SOFT
             guard.soft_at = at
+        if at == _NEVER:
+            return None
         deadline = Deadline(guard, stage)
         with self._lock:
             is_late = self._armed_for < now
-            self._push(at, deadline)
+            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
+            if at < self._armed_for:
+                self._arm(at)
             if is_late:
                 # The hub has not come to its timer yet, and the alarm may have rung for it already.
                 self.arm_alarm(at)

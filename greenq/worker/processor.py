@@ -151,7 +151,7 @@ class Processor:
         # interrupted. Nothing of ours is inside the guard, where an interrupt could strike it
         # with a lock held.
         inner = message._message
-        deadline = self._deadlines.start_for(guard, message)
+        deadline = self._deadlines.start(guard, message.time_limit_ms, message.soft_time_limit_ms)
         try:
             return Outcome(actor.run_guarded(guard.run, inner.args, inner.kwargs))
         except BaseException as error:

@@ -133,7 +133,7 @@ class LaneJob:
             self._performs = True
         # The clock runs while the actor does: not while it waits for a host.
         context.run(of_context.set, self)
-        deadline = self._deadlines.start_for(self, self.message)
+        deadline = self._deadlines.start(self, self.message.time_limit_ms, self.message.soft_time_limit_ms)
         try:
             return host.perform(self, context)
         finally:
