@@ -15,6 +15,7 @@ The page has no name: it goes away with the last process that has it open.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -59,11 +60,11 @@ class SharedPage:
 
     @property
     def beats(self) -> int:
-        return int(self.numbers[_BEATS])
+        return _whole(self.numbers[_BEATS])
 
     @property
     def turns(self) -> int:
-        return int(self.numbers[_TURNS])
+        return _whole(self.numbers[_TURNS])
 
     @property
     def kill_at(self) -> float:
@@ -91,6 +92,11 @@ class SharedPage:
         self.numbers.release()
         self.on_cpu.release()
         self._map.close()
+
+
+def _whole(number: float) -> int:
+    # A worker whose memory is corrupted may have written anything here, and is not to end who reads it.
+    return int(number) if math.isfinite(number) else 0
 
 
 def shown(message_id: str) -> bytes:

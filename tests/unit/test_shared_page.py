@@ -41,6 +41,16 @@ def test_a_page_that_nobody_wrote_to_names_nobody(fd):
     page.close()
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_page_of_a_worker_whose_memory_is_corrupted_can_be_read(fd, number):
+    page = SharedPage(fd)
+    for index in range(3):
+        page.numbers[index] = number
+
+    assert (page.beats, page.turns) == (0, 0)
+    page.close()
+
+
 def test_a_shorter_id_leaves_nothing_of_the_longer_one_before_it(fd):
     page = SharedPage(fd)
     page.on_cpu[:] = shown("a-rather-long-id")
