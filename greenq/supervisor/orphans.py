@@ -7,53 +7,80 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from .child import Child, Orphan
 from .death import Death
 
-#: Seconds until those who did not listen are told again.
+#: Seconds until those who did not listen are told again, and others are told as well of what is not done yet.
 _AGAIN_S = 1.0
 
 
-@dataclass
 class Orphans:
-    """Those that nobody was told of yet, the oldest first."""
+    """Those of which somebody is to be told, the oldest first.
 
-    _untold: list[Orphan]
+    One is told. If it has not done it in a second, because a job keeps its hub busy, or it is still
+    starting, another is told as well: whoever comes second finds nothing left to take back.
+    """
 
     def __init__(self) -> None:
-        self._untold = []
+        #: By the worker id, as what follows.
+        self._untold: dict[str, Orphan] = {}
+        #: When somebody was told last, in monotonic seconds.
+        self._told_at: dict[str, float] = {}
 
     def leave(self, child: Child, death: Death, *, held_something: bool) -> None:
         """A worker has died: what it held, if it did, and what it was to take back itself."""
-        self._untold += child.errands.values()
+        self._untold |= child.errands
         if child.worker_id is not None and held_something:
-            self._untold.append(Orphan(child.worker_id, death.charge, death.cause))
+            self._untold[child.worker_id] = Orphan(child.worker_id, death.charge, death.cause)
 
     def pass_on(self, workers: Iterable[Child]) -> None:
         """Tell those of the workers that live, as long as one listens."""
-        living = [child for child in workers if child.ready_at is not None and not child.killed and not child.stuck]
+        children = list(workers)
+        self._look_for_undone(children)
+        living = [child for child in children if child.ready_at is not None and not child.killed and not child.stuck]
         # One that is stopping may still be able to: better than to wait for the lease.
         living.sort(key=lambda child: child.stopping)
-        while self._untold and any(child.take_back(self._untold[0]) for child in living):
-            self._untold.pop(0)
+        for orphan in list(self._untold.values()):
+            if self._tell(orphan, living):
+                del self._untold[orphan.worker_id]
+
+    def _look_for_undone(self, children: Iterable[Child]) -> None:
+        now = time.monotonic()
+        for child in children:
+            for worker_id, orphan in child.errands.items():
+                if now - self._told_at.setdefault(worker_id, now) >= _AGAIN_S:
+                    self._untold.setdefault(worker_id, orphan)
+
+    def _tell(self, orphan: Orphan, living: Iterable[Child]) -> bool:
+        for child in living:
+            if orphan.worker_id not in child.errands and child.take_back(orphan):
+                self._told_at[orphan.worker_id] = time.monotonic()
+                return True
+        return False
+
+    def done(self, worker_id: str) -> None:
+        """Somebody has taken back what this one held."""
+        self._untold.pop(worker_id, None)
+        self._told_at.pop(worker_id, None)
 
     def take(self) -> list[Orphan]:
         """All that nobody was told of, for a worker that is about to be started."""
-        taken, self._untold = self._untold, []
+        taken = list(self._untold.values())
+        self._told_at.update(dict.fromkeys(self._untold, time.monotonic()))
+        self._untold.clear()
         return taken
 
     def put_back(self, orphans: Iterable[Orphan]) -> None:
         """They could not be told either."""
-        self._untold[:0] = orphans
+        self._untold = {orphan.worker_id: orphan for orphan in orphans} | self._untold
 
     def next_due(self) -> list[float]:
         """Monotonic seconds at which it is to be tried again."""
         return [time.monotonic() + _AGAIN_S] if self._untold else []
 
     def __str__(self) -> str:
-        return ", ".join(orphan.worker_id for orphan in self._untold)
+        return ", ".join(self._untold)
 
     def __bool__(self) -> bool:
         return bool(self._untold)

@@ -312,7 +312,8 @@ class Supervisor:
         elif event == "job_done":
             child.did_a_job = True
         elif event == "taken_back":
-            child.errands.pop(report.get("worker_id", ""), None)
+            child.errands.pop(report["worker_id"], None)
+            self._orphans.done(report["worker_id"])
         elif event == "worn":
             child.worn = str(report.get("reason"))
         elif event == "alone":

@@ -45,6 +45,26 @@ def test_what_a_killed_worker_held_runs_again_soon(run, place, workers):
     assert place.count("end") == {"one": 1}
 
 
+def test_what_a_killed_worker_held_runs_again_soon_where_its_only_sibling_is_busy(run, place):
+    command = run("-p", "2", "-c", "1")
+    command.wait_until_ready(2)
+    place.send("spin", ("spinner",))
+    place.wait_for("start", 1)
+    place.send("hold", ("one",))
+    _, held = place.wait_for("start", 2)
+
+    killed_at = time.monotonic()
+    os.kill(held.pid, signal.SIGKILL)
+
+    *_, again = place.wait_for("start", 3)
+    assert again.name == "one"
+    assert again.at - killed_at < SOON_S
+    place.let_go("free")
+    place.let_go()
+    place.wait_for("end", 2)
+    assert place.count("end") == {"spinner": 1, "one": 1}
+
+
 def test_a_message_that_kills_its_worker_at_the_start_comes_back_soon(run, place):
     place.send("die", ("one",))
 
