@@ -191,3 +191,51 @@ def test_evidence_that_is_found_while_the_server_is_away_counts_when_it_is_back(
             assert noted.startswith(b"1 0 was killed by SIGKILL; ")
         finally:
             command.end()
+
+
+GROUP = """
+import os, pathlib
+import greenq
+from greenq.default_broker import broker_from_url
+from greenq.results import Results
+from greenq.results.backends.sqlite import SqliteBackend
+
+broker = broker_from_url(os.environ["GREENQ_BROKER_URL"])
+broker.max_deliveries = 1
+broker.add_middleware(Results(backend=SqliteBackend(pathlib.Path(__file__).parent / "results.db")))
+greenq.set_broker(broker)
+
+@greenq.actor(max_retries=0, store_results=True)
+def leave():
+    os._exit(1)
+
+@greenq.actor(max_retries=0, store_results=True)
+def stay(name):
+    return name
+"""
+
+SEND_GROUP = """
+import greenq
+from group_app import leave, stay
+
+group = greenq.group([stay.message("one"), leave.message(), stay.message("two")]).run()
+try:
+    print(list(group.get_results(block=True, timeout=30_000)))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_who_waits_for_a_group_is_told_that_a_member_was_given_up_at_the_first_death(place):
+    write_module(place.folder, "group_app", GROUP)
+    command = Command(place.folder, "group_app", "-p", "1", GREENQ_BROKER_URL=place.url)
+    sender = Command(place.folder, program=("-c", SEND_GROUP), GREENQ_BROKER_URL=place.url)
+    try:
+        sender.wait_for(
+            r"ResultFailure member 2 of 3, leave\(\), failed: .* Its worker was lost once while it ran: "
+            r"the last exited with code 1; \d+ MiB"
+        )
+    finally:
+        sender.end()
+        command.end()
+    assert [letter.message.actor_name for letter in place.letters()] == ["leave"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -126,3 +127,17 @@ def test_a_command_of_which_the_pipe_took_a_half_is_finished_before_the_next(tmp
     child.close()
 
     assert json.loads((tmp_path / "told").read_text()) == [long, short]
+
+
+@pytest.mark.parametrize("what", ["shared_page.make", "SharedPage", "LastWords", "_nameless_file", "subprocess.Popen"])
+def test_a_start_for_which_the_system_has_no_room_leaves_nothing_behind(monkeypatch, what):
+    def fail(*args, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(f"greenq.supervisor.child.{what}", fail)
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        Child(1, Launch((sys.executable, "-c", ""), {}, {}), patient=False, is_watched=True)
+
+    assert os.listdir("/proc/self/fd") == before
