@@ -99,6 +99,7 @@ class Child:
       lease_ms(int | None): For how many milliseconds it holds it; None if that is not known.
       is_consuming(bool): Whether it fetches messages, as it reported.
       errands(dict[str, Orphan]): What it was told to take back and has not yet, by the worker id.
+      gave_back(bool): Whether it holds nothing any more, as it reported at its end.
       alone(str | None): The id of the message that runs with nothing beside it, by its own word; see
         worker/alone.py.
       memory(int | None): Bytes that it had when last looked at.
@@ -137,6 +138,7 @@ class Child:
         self.lease_ms: int | None = None
         self.errands = {orphan.worker_id: orphan for orphan in orphans}
         self.memory: int | None = None
+        self.gave_back = False
         self.alone: str | None = None
         self.stuck: Stuck | None = None
         self.is_quiet = is_quiet

@@ -19,6 +19,7 @@ EVENTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "worker_id": {"worker_id": (str, NoneType)},
     "job_done": {},
     "taken_back": {"worker_id": (str,)},
+    "gave_back": {},
     "worn": {"reason": (str,)},
     "alone": {"message_id": (str, NoneType)},
     "overdue": {"message_id": (str,), "actor": (str,), "limit_ms": (int, float, NoneType)},

@@ -314,6 +314,8 @@ class Supervisor:
         elif event == "taken_back":
             child.errands.pop(report["worker_id"], None)
             self._orphans.done(report["worker_id"])
+        elif event == "gave_back":
+            child.gave_back = True
         elif event == "worn":
             child.worn = str(report.get("reason"))
         elif event == "alone":
@@ -393,7 +395,9 @@ class Supervisor:
         self._control.forget(child)
         self._areas.give_back(child.area)
         death = death_of(child, returncode)
-        self._orphans.leave(child, death, held_something=returncode not in _CLEAN or not child.stopping)
+        # By its own word: a job may end a process that stops with any code, and the broker may be away then.
+        has_fetched_nothing = child.ready_at is None and child.stopping and returncode in _CLEAN
+        self._orphans.leave(child, death, held_something=not (child.gave_back or has_fetched_nothing))
         self._mourn(child, returncode, death)
         child.forget()
 

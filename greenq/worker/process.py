@@ -2,7 +2,7 @@
 
     control pipe   the supervisor's commands; its end means that the supervisor died
     report pipe    what the supervisor is told: remark, news, waiting, ready, worker_id, job_done,
-                   taken_back, alone, failed, consuming, and answers of in_flight.py
+                   taken_back, alone, failed, consuming, gave_back, and answers of in_flight.py
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
@@ -472,7 +472,8 @@ class WorkerProcess:
         try:
             self.worker.stop(timeout=timeout_ms)
             self._report_news()
-            self._close_broker(max(0.0, ends_at - time.monotonic()))
+            if self._close_broker(max(0.0, ends_at - time.monotonic())):
+                self._report(event="gave_back")
         except Exception:
             self.logger.exception("Stopping failed; what was held is returned when the lease runs out.")
             return ExitCode.KILLED
@@ -484,7 +485,8 @@ class WorkerProcess:
         self.logger.info("Stopped.")
         return ExitCode.DONE
 
-    def _close_broker(self, wait_s: float) -> None:
+    def _close_broker(self, wait_s: float) -> bool:
+        """Whether it could be closed in time, so that it has everything back."""
         # In a task, which a broker that does not answer holds up for as long as its client waits.
         failures: list[Exception] = []
 
@@ -494,12 +496,14 @@ class WorkerProcess:
             except Exception as error:
                 failures.append(error)
 
-        if not self._runtime.spawn(close, name="close the broker").join(wait_s):
+        is_closed = self._runtime.spawn(close, name="close the broker").join(wait_s)
+        if not is_closed:
             self.logger.warning(
                 "The broker did not answer in time: what it still has of this worker is returned when the lease ends."
             )
         if failures:
             raise failures[0]
+        return is_closed
 
     def _exit_without_supervisor(self) -> None:
         # A native thread: a hub that a job keeps busy does not hear that the supervisor has died, and

@@ -177,3 +177,26 @@ def test_a_worker_that_reports_without_end_keeps_nobody_from_being_heard_and_sto
     os.kill(command.pid, signal.SIGTERM)
 
     assert command.exit_code() == 0
+
+
+def test_what_one_held_that_a_job_ended_while_it_stopped_is_taken_back(supervise):
+    command = supervise("exits_while_it_stops", 2)
+    pid = pid_of_the_first(command)
+    command.wait_for("said that it is ready", 2)
+
+    os.kill(command.pid, signal.SIGHUP)
+
+    told = taken_back(command)
+    assert (told["worker_id"], told["charge"]) == (f"id-{pid}", [])
+
+
+def test_what_one_held_that_gave_it_back_itself_is_not_taken_back(supervise):
+    command = supervise("waits", 1)
+    command.wait_for("said that it is ready")
+
+    os.kill(command.pid, signal.SIGHUP)
+
+    command.wait_for(r"Worker 1 \(PID \d+\) exited with code 0, as part of the reload")
+    os.kill(command.pid, signal.SIGTERM)
+    assert command.exit_code() == 0
+    assert not command.matches("worker_id")
