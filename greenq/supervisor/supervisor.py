@@ -32,11 +32,11 @@ from ..log_lines import log_with_details, reopen
 from ..logging import get_logger
 from ..metrics.shared import SharedFile
 from .areas import Areas
+from .beside import Beside
 from .child import Child, Launch, Stuck
 from .control import Control
 from .crew import Crew
 from .death import Death, death_of
-from .forks import Forks
 from .log_deaths import log_failure
 from .once import Once
 from .orphans import Orphans
@@ -130,27 +130,21 @@ class Supervisor:
         self._reload = Reload(self._crew)
         self._recycling = recycling or Recycling()
         self._once = Once(self.logger)
-        self._beside: dict[int, Child] = {}
-        # Two of them, because a reload starts the application's anew, and not greenq's own.
-        self._forks, self._watcher = (
-            Forks(
-                fork_launch,
-                restart_delays_s=restart_delays_s,
-                patience_s=self._patience_s,
-                on_start=self._watch_fork,
-                shared_fd=self._areas.fd,
-            )
-            for _ in range(2)
-        )
-        self._own_functions = [
+        own = [
             {"function": function, "outlasts_workers": function == health_function}
             for function in (watch_function, health_function)
             if function is not None
         ]
+        self._beside = Beside(
+            fork_launch,
+            own=own,
+            restart_delays_s=restart_delays_s,
+            patience_s=self._patience_s,
+            wait_s=fork_timeout_ms / 1000,
+            shared_fd=self._areas.fd,
+            selector=self._selector,
+        )
         self._systemd = systemd or Systemd("")
-        self._fork_timeout_s = fork_timeout_ms / 1000
-        self._forks_to_start: Sequence[Mapping[str, Any]] = ()
-        self._start_forks_at: float | None = None
         self._watchman = Watchman()
         self._control = Control(control_socket, self._selector, lambda: self._crew.children.values(), self._facts)
         self._exit_code: ExitCode | None = None
@@ -164,8 +158,7 @@ class Supervisor:
         with SignalPipe() as pipe, self._selector:
             self._selector.register(pipe.fd, selectors.EVENT_READ)
             self._crew.adjust()
-            if self._own_functions:
-                self._watcher.run(self._own_functions)
+            self._beside.run_own()
             while not self._is_over():
                 for key, events in self._selector.select(self._next_due_s()):
                     if isinstance(key.data, Child):
@@ -195,9 +188,8 @@ class Supervisor:
         if self._exit_code is None:
             return False
         if not self._crew.children:
-            self._forks.stop(workers_are_gone=True)
-            self._watcher.stop(workers_are_gone=True)
-            if not self._beside:
+            self._beside.stop(workers_are_gone=True)
+            if not self._beside.children:
                 return True
         return self._give_up_at is not None and time.monotonic() >= self._give_up_at
 
@@ -267,8 +259,7 @@ class Supervisor:
         self._exit_code = exit_code
         for child in self._crew.children.values():
             child.stop(self._patience_s)
-        self._watcher.stop(workers_are_gone=False)
-        self._forks.stop(workers_are_gone=False)
+        self._beside.stop(workers_are_gone=False)
 
     def _kill_all(self) -> None:
         self._exit_code = ExitCode.KILLED
@@ -276,14 +267,8 @@ class Supervisor:
         for child in self._all():
             child.kill()
 
-    # -- the processes beside the workers
-
-    def _watch_fork(self, child: Child) -> None:
-        self._beside[child.pid] = child
-        self._selector.register(child.report_fd, selectors.EVENT_READ, child)
-
     def _all(self) -> list[Child]:
-        return [*self._crew.children.values(), *self._beside.values()]
+        return [*self._crew.children.values(), *self._beside.children.values()]
 
     # -- what workers report
 
@@ -345,22 +330,16 @@ class Supervisor:
         if not self._crew.was_ready:
             self._crew.was_ready = True
             self._announce(facts, True)
-            self._forks_to_start = facts.get("forks", ())
-            self._start_forks_at = time.monotonic() + self._fork_timeout_s
-        if self._start_forks_at is not None and self._crew.ready() == len(self._crew.places):
-            self._start_forks()
+            self._beside.run_soon(facts.get("forks", ()))
+        if self._crew.ready() == len(self._crew.places):
+            self._beside.all_are_ready()
         if self._reload.is_complete():
             self._announce(facts, False)
             self._reload.finish()
-            self._forks_to_start = facts.get("forks", ())
-            self._start_forks()
+            self._beside.run(facts.get("forks", ()))
         place = self._crew.place_of(child)
         if place is not None and child is place.newcomer and not self._reload.is_under_way:
             self._recycling.finish(self._crew, place)
-
-    def _start_forks(self) -> None:
-        self._start_forks_at = None
-        self._forks.run(self._forks_to_start)
 
     # -- deaths
 
@@ -376,11 +355,10 @@ class Supervisor:
             returncode = os.waitstatus_to_exitcode(status)
             if pid in self._crew.children:
                 self._bury(self._crew.children.pop(pid), returncode)
-            elif pid in self._beside:
-                child = self._beside.pop(pid)
+            elif pid in self._beside.children:
+                child = self._beside.children[pid]
                 self._let_go(child, returncode)
-                self._forks.bury(child, returncode)
-                self._watcher.bury(child, returncode)
+                self._beside.bury(child, returncode)
 
     def _let_go(self, child: Child, returncode: int) -> None:
         child.was_reaped(returncode)
@@ -477,10 +455,7 @@ class Supervisor:
     def _next_due_s(self) -> float | None:
         due = self._crew.next_due() if self._exit_code is None else []
         due += [child.kill_at for child in self._all() if child.kill_at is not None]
-        due += self._forks.next_due() + self._watcher.next_due() + self._control.next_due()
-        due += self._systemd.next_due()
-        if self._start_forks_at is not None:
-            due.append(self._start_forks_at)
+        due += self._beside.next_due() + self._control.next_due() + self._systemd.next_due()
         if self._give_up_at is not None:
             due.append(self._give_up_at)
         due += self._orphans.next_due() + self._watchman.next_due()
@@ -500,10 +475,7 @@ class Supervisor:
         if self._exit_code is None:
             self._crew.do_what_is_due()
             self._recycling.begin(self._crew)
-        if self._start_forks_at is not None and self._start_forks_at <= now:
-            self._start_forks()
-        self._forks.do_what_is_due()
-        self._watcher.do_what_is_due()
+        self._beside.do_what_is_due()
         self._control.do_what_is_due()
         self._systemd.do_what_is_due()
 
