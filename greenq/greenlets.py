@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
+from gevent._hub_local import set_hub, set_loop
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
 from gevent.monkey import get_original
@@ -489,8 +490,12 @@ def _begin_with_a_new_hub() -> None:
     if this.parent is not None:
         # What returns from the job's code is the copy of a slot, which is to do nothing more.
         this.parent = greenlet(_leave, this.parent.parent)
-        old.parent = this
-    old.destroy(destroy_loop=True)  # it comes back here: to its parent
+    # Not by its own destroy(), which has it run to its end, and so first whoever is next in this turn of its loop.
+    nothing: Any = None
+    set_hub(nothing)
+    set_loop(nothing)
+    old.loop.destroy()
+    old.loop = nothing
     _main_hub = gevent.get_hub()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.command import APP as HOLDING_APP
 from tests.support.command import enqueue, write_module
+from tests.support.waiting import until
 
 APP = (
     HOLDING_APP
@@ -98,6 +99,7 @@ def test_children_run_nothing_of_their_parents_other_jobs(command, folder):
     command.wait_for("children ended with 0, 0 and -15")
     command.wait_for("said from a child")
 
+    until(lambda: {"sync", "async"} <= set((folder / "ended").read_text().split()))
     ended = (folder / "ended").read_text().split()
     assert sorted(ended[::2]) == ["async", "sync"]
     assert len(set(ended[1::2])) == 1
