@@ -108,6 +108,9 @@ class Watch:
             self._deadlines.arm_alarm = alarm.arm
         if self.page is not None:
             cpu.show_in(self.page.show)
+            # Before any job: one may hold the interpreter before the native thread has looked around once, and a
+            # page without a beat is taken for one of a worker that does not beat.
+            self.page.beat()
         if self.block_warn_ms:
             cpu.long_s = self.block_warn_ms / 1000
         if self.hard_limit_ms is not None and self.report is not None:
