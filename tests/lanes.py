@@ -8,7 +8,7 @@ All tests run in the world of native threads; those of the worker, the contract 
 that workers use run once more with gevent's patch. Some cases of the contract run in one world
 alone: see tests/README.md. In each world a test is in the lane of the server in its name, or with
 the others, so that few lanes start each kind of server; modules that stop a RabbitMQ server have
-servers of their own, and so a lane.
+servers of their own, and so a lane. What starts commands and waits for them is dealt out to three.
 
 Tests that hold greenq to a time that it promises ("in_time") run after the lanes, with the machine
 to themselves, in one world after the other. mypy runs beside the others.
@@ -43,6 +43,10 @@ IN_BOTH_WORLDS = [
 #: The modules that stop RabbitMQ's servers, or have their own, are a lane.
 OUTAGES = [f"tests/integration/test_rabbitmq_{name}.py" for name in ("outages", "failover", "tls")]
 
+#: What starts commands and waits for them, most of the time; dealt out to so many lanes, in one world alone.
+COMMANDS = "tests/integration"
+COMMAND_LANES = 3
+
 #: What kills commands and restarts their brokers is two more lanes, in one world alone: commands are processes.
 CHAOS = "tests/chaos"
 
@@ -61,11 +65,13 @@ class World(NamedTuple):
       arguments(list[str]): What it gives to pytest.
       files(list[str]): In which files and folders its tests are.
       marks(list[str]): Of which tests, as pytest's -m has it; all these conditions hold.
+      has_commands(bool): Whether it runs what starts commands.
     """
 
     arguments: list[str]
     files: list[str]
     marks: list[str]
+    has_commands: bool = False
 
     def lanes(self) -> dict[str, list[str]]:
         """The arguments of pytest for each lane in this world."""
@@ -73,7 +79,26 @@ class World(NamedTuple):
         apart = [*OUTAGES, CHAOS]
         files = [each for each in self.files if each not in apart] + [f"--ignore={each}" for each in apart]
         others = {name: self._of("not in_time", [*files, "-k", names]) for name, names in LANES.items()}
+        if self.has_commands:
+            others["others"] = self._of("not in_time", [*files, f"--ignore={COMMANDS}", "-k", LANES["others"]])
+            others |= self._commands()
         return {"RabbitMQ's outages": self._of("not in_time", OUTAGES), **others}
+
+    def _commands(self) -> dict[str, list[str]]:
+        names = [str(path.relative_to(ROOT)) for path in _python_files(ROOT / COMMANDS)]
+        files = [name for name in names if not {"redis", "rabbitmq"} & set(name.split("_"))]
+        return {
+            f"commands {number + 1}": self._of(
+                "not in_time",
+                [
+                    *files[number::COMMAND_LANES],
+                    *(f"--ignore={each}" for each in (*OUTAGES, CHAOS)),
+                    "-k",
+                    LANES["others"],
+                ],
+            )
+            for number in range(COMMAND_LANES)
+        }
 
     def chaos(self) -> dict[str, list[str]]:
         """The arguments of pytest for the lanes of what kills commands and restarts brokers."""
@@ -95,7 +120,7 @@ def _python_files(path: Path) -> list[Path]:
 
 
 WORLDS = {
-    "threads": World([], ["tests"], ["not greenlets_alone"]),
+    "threads": World([], ["tests"], ["not greenlets_alone"], has_commands=True),
     "greenlets": World(["-p", "tests.support.patch"], IN_BOTH_WORLDS, ["not starts_both_worlds", "not threads_alone"]),
 }
 

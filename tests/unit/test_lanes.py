@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.brokers import CASES
 from tests.contract.conftest import ON_GREENLETS, ON_THREADS
-from tests.lanes import CHAOS, IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
+from tests.lanes import CHAOS, COMMAND_LANES, COMMANDS, IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
 from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
@@ -113,6 +113,21 @@ def test_what_stops_rabbitmqs_servers_is_in_one_lane_and_no_other_has_it(world):
     for given in others:
         assert not set(OUTAGES) & set(given)
         assert {f"--ignore={each}" for each in OUTAGES} <= set(given)
+
+
+def test_what_starts_commands_is_dealt_out_and_all_of_it_is_in_one_lane():
+    lanes = WORLDS["threads"].lanes()
+    dealt = [each for name, given in lanes.items() if name.startswith("commands") for each in given if is_file(each)]
+
+    assert len(dealt) == len(set(dealt)) > COMMAND_LANES
+    left = {str(path.relative_to(ROOT)) for path in (ROOT / COMMANDS).glob("test_*.py")} - set(dealt)
+    assert all(re.search("_(redis|rabbitmq)_", each) for each in left)
+    assert f"--ignore={COMMANDS}" in lanes["others"]
+    assert f"--ignore={COMMANDS}" not in [*lanes["Redis"], *lanes["RabbitMQ"]]
+
+
+def is_file(argument):
+    return (ROOT / argument).is_file()
 
 
 def test_what_kills_commands_is_in_lanes_of_its_own():
