@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..actor import Actor
 from ..broker import Broker
 from ..consumer import MessageProxy, without_eta
-from ..current_job import job as current_job
 from ..errors import (
     ActorNotFound,
     MessageTooLarge,
@@ -71,7 +70,6 @@ class Processor:
         A coroutine is not run here, nor is an actor that has a lane: it is returned as a job that
         is ready to start, for which ``finish`` is called once it has ended.
         """
-        current_job.set(message)
         actor = self.resolve(message)
         if actor is not None:
             outcome = self.announce(message)

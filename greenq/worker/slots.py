@@ -329,6 +329,7 @@ class WorkerThread:
         try:
             slots.begun(self)
             self.broker.emit_after("worker_thread_boot", self)
+            now = time.monotonic()
             while True:
                 is_new_turn = not slots.backlog()
                 item = slots.next()
@@ -336,8 +337,9 @@ class WorkerThread:
                     break
                 is_idle = False
                 if is_new_turn:
-                    turn_ends = time.monotonic() + _TURN_S
-                end = self._finish(item) if isinstance(item, AsyncJob) else self._carry(*item)
+                    now = time.monotonic()
+                    turn_ends = now + _TURN_S
+                end = self._finish(item) if isinstance(item, AsyncJob) else self._carry(*item, now)
                 del item  # an idle slot keeps nothing of its last message alive
                 if end == _SPOILT:
                     slots.give_back(1)
@@ -345,19 +347,21 @@ class WorkerThread:
                 if end == _SETTLED:
                     slots.done()
                 is_idle = True
-                if time.monotonic() >= turn_ends:
+                now = time.monotonic()
+                if now >= turn_ends:
                     slots.runtime.sleep(0)
-                    turn_ends = time.monotonic() + _TURN_S
+                    now = time.monotonic()
+                    turn_ends = now + _TURN_S
         finally:
             slots.ended(self, was_idle=is_idle)
             self.broker.emit_before("worker_thread_shutdown", self)
 
-    def _carry(self, message: MessageProxy, consumer: ConsumerThread) -> int:
-        """Carry one message to its verdict, or onto the asyncio loop; how that ended."""
+    def _carry(self, message: MessageProxy, consumer: ConsumerThread, now: float) -> int:
+        """Carry one message to its verdict, or onto the asyncio loop, from now on; how that ended."""
         # One for each job: whoever interrupts may look at a guard, be held up, and go on when
         # this thread has long had another job.
         self.guard = guard = self._slots.runtime.guard()
-        message._began_at = time.monotonic()
+        message._began_at = now
         self.message, self.consumer = message, consumer
         guard.begin(message, message._message.message_id)
         context = contextvars.copy_context()
