@@ -10,11 +10,16 @@ from .rate_limiter import RateLimiter
 
 _JITTER_S = 0.01
 
+#: What others have done in so many seconds that have not begun by the clock of this process counts as well: theirs
+#: may be ahead, or the next second may have begun since this process looked at its own.
+_AHEAD_S = 5
+
 
 class WindowRateLimiter(RateLimiter):
     """Lets something be done up to ``limit`` times in a window of seconds that moves on.
 
-    It counts by whole seconds of the clock, the one that has just begun included.
+    It counts by whole seconds of the clock, the one that has just begun included. The clocks of all who share it
+    may be up to 5 seconds apart.
 
     Parameters:
       backend(RateLimiterBackend): Where it counts.
@@ -36,10 +41,10 @@ class WindowRateLimiter(RateLimiter):
         return self.backend.incr_and_sum(self._keys()[0], self._keys, 1, self.limit, ttl_ms)
 
     def _keys(self) -> list[str]:
-        """The counters of the window, the youngest first."""
+        """The counters of the window, that of the present second first."""
         now = int(time.time())
         # In braces, so that on a cluster they are all in one slot.
-        return [f"{{{self.key}}}@{now - age}" for age in range(self.window)]
+        return [f"{{{self.key}}}@{now - age}" for age in (*range(self.window), *range(-_AHEAD_S, 0))]
 
     def _pause_s(self, refusals: int) -> float:
         return 1 - time.time() % 1 + random.uniform(0, _JITTER_S)

@@ -7,11 +7,12 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 import greenq
-from greenq.rate_limits import Barrier, BucketRateLimiter, ConcurrentRateLimiter, WindowRateLimiter
+from greenq.rate_limits import Barrier, BucketRateLimiter, ConcurrentRateLimiter, WindowRateLimiter, window
 from tests.support.processes import running
 from tests.support.waiting import beside, happens, until
 
@@ -588,6 +589,19 @@ LIMITERS = {
     "bucket": "BucketRateLimiter(backend, key, limit=50, bucket=10**12)",
     "window": "WindowRateLimiter(backend, key, limit=50, window=600)",
 }
+
+
+def test_a_window_counts_what_others_did_whose_clocks_are_ahead(backend, key, monkeypatch):
+    limiter = WindowRateLimiter(backend, key, limit=1, window=600)
+    now = time.time()
+    monkeypatch.setattr(window, "time", SimpleNamespace(time=lambda: now + 1))
+    with limiter.acquire():
+        pass
+
+    monkeypatch.setattr(window, "time", SimpleNamespace(time=lambda: now))
+
+    with limiter.acquire(raise_on_failure=False) as acquired:
+        assert not acquired
 
 
 @only_shared

@@ -126,6 +126,6 @@ def test_a_job_that_keeps_the_cpu_is_told_with_its_line_and_a_spinning_one_costs
     found = re.search(r"kept the CPU for (\d+) ms: at .*app\.py:(\d+) in busy\.", line)
     assert found, line
     assert int(found[1]) >= 3000
-    assert int(found[2]) - APP[: APP.index("# here")].count("\n") in (0, 1)
+    assert int(found[2]) - APP[: APP.index("# here")].count("\n") in (0, 1, 2)  # a line of the loop
     assert command.matches("because it was stuck") == []
     assert command.matches("neighbour in") == ["neighbour in"]

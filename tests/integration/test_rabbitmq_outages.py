@@ -944,11 +944,18 @@ def test_what_follows_waits_in_hand_if_an_alarm_begins_before_its_queue_is_decla
 
         def go_on_in_an_alarm(*args, **options):
             monkeypatch.undo()
-            sender = threading.Thread(target=broker.enqueue, args=(message("second"),))
+            is_blocked = threading.Event()
+
+            def send() -> None:  # by what is sent the server begins to block, a moment after the alarm
+                while not is_blocked.is_set():
+                    broker.enqueue(message("second"))
+
+            sender = threading.Thread(target=send)
             resources.callback(sender.join)
             resources.enter_context(low_memory(server))
-            sender.start()  # by sending something the server begins to block
+            sender.start()
             until(lambda: attachment.publishing.blocked_by)
+            is_blocked.set()
             return really(*args, **options)
 
         monkeypatch.setattr(attachment, step, go_on_in_an_alarm)
