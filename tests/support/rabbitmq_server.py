@@ -45,8 +45,9 @@ _START_S = 100
 #: What rabbitmqctl would ask the node for; it takes half a second of CPU to start.
 _EXPRESSIONS = {
     "eval": "{}",
-    "set_vm_memory_high_watermark": "vm_memory_monitor:set_vm_memory_high_watermark({}).",
-    "set_disk_free_limit": 'rabbit_disk_monitor:set_disk_free_limit("{}").',
+    # Who is told of alarms answers last, so that all connections have been told by then.
+    "set_vm_memory_high_watermark": "vm_memory_monitor:set_vm_memory_high_watermark({}), rabbit_alarm:get_alarms().",
+    "set_disk_free_limit": 'rabbit_disk_monitor:set_disk_free_limit("{}"), rabbit_alarm:get_alarms().',
 }
 
 

@@ -30,7 +30,8 @@ class _Borrowed:
         self.channel: Any = None
 
     def close(self) -> None:
-        with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+        # pika fails with an AttributeError where the server ends the connection in this moment.
+        with contextlib.suppress(pika.exceptions.AMQPError, OSError, AttributeError):
             if self.connection.is_open:
                 self.connection.close()
 
