@@ -252,4 +252,4 @@ def _connect(client: socket.socket, path: str, ends_at: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= ends_at:
                 raise TimeoutError from None
-            time.sleep(_CONNECT_EVERY_S)
+            time.sleep(_CONNECT_EVERY_S)  # nobody tells when there is room again

@@ -111,7 +111,7 @@ class GreenletLoop(asyncio.SelectorEventLoop):
         traceback = getattr(handle, "_source_traceback", None)  # of its debug mode
         if traceback:
             del traceback[-1]
-        self._ready.append(handle)  # type: ignore[attr-defined]  # private
+        self._ready.append(handle)  # type: ignore[attr-defined]  # private to asyncio, and in every loop of its own
         return handle
 
     def _write_to_self(self) -> None:
@@ -164,7 +164,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_exception(error)
 
 
-class _Step(_Handle):  # type: ignore[misc]
+class _Step(_Handle):  # type: ignore[misc]  # what asyncio is found to use at run time, which has no type
     """What the loop does at a time, of which it tells for whom that is: a job, or a task that one has started."""
 
     __slots__ = ()

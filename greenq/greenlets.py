@@ -296,7 +296,7 @@ class _JobThread:
         self._guard: _NativeGuard | None = None
         self._hub = hub = gevent.get_hub()
         hub.SYSTEM_ERROR = ()  # see contain_exits
-        hub.handle_error = self._handle_error  # type: ignore[method-assign, assignment]
+        hub.handle_error = self._handle_error  # type: ignore[method-assign, assignment]  # gevent asks the hub alone
         # With this its loop also goes on while all that wait in it are to be woken by other threads.
         self._keeper = hub.loop.async_()
         self._keeper.start(self._come_to_a_line)

@@ -73,7 +73,7 @@ def configure(
     handler = LineHandler(_STDERR if log_file is None else _open(log_file), native)
     if lock is not None:
         handler.lock = lock()
-        logging._lock = lock()  # type: ignore[attr-defined]
+        logging._lock = lock()  # type: ignore[attr-defined]  # private, and gevent has made it one of greenlets
     if log_file is not None:
         handler.path = os.path.abspath(log_file)
     if log_format == "json":

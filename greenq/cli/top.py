@@ -217,7 +217,7 @@ def refresh(lines: Callable[[int, int], list[str]], every_s: float) -> None:
             drawn = "\x1b[K\r\n".join(lines(width, height))
             _write(f"\x1b[H{drawn}\x1b[K\x1b[J")
             if not reads_keys:
-                time.sleep(every_s)
+                time.sleep(every_s)  # until the next screen; no key can end the wait here
             elif select.select([sys.stdin], [], [], every_s)[0] and _is_told_to_end():
                 return
 

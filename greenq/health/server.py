@@ -50,7 +50,7 @@ class Watch:
                 self._health = silent(str(error))
             self._heard_at = time.monotonic()
             self._has_heard.set()
-            time.sleep(_EVERY_S)
+            time.sleep(_EVERY_S)  # between two looks, not for something to happen
 
     def health(self) -> Health:
         """As of the last answer. Waits a moment for the first."""

@@ -53,7 +53,7 @@ def connect(
                 tell_waiting(error)
         else:
             return
-        runtime.sleep(min(left_s, pause_s(failures)))
+        runtime.sleep(min(left_s, pause_s(failures)))  # a backoff: a server that is away tells nobody of its return
         failures += 1
 
 

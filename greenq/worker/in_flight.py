@@ -119,7 +119,7 @@ class InFlight:
         wanted = command.get("message_id")
         for number, job in enumerate(self._worker.slots.running(), 1):
             if number % _MOST_COMPARED == 0:
-                self._worker.runtime.sleep(_TURN_S)
+                self._worker.runtime.sleep(_TURN_S)  # a turn for the jobs
             message = job.message
             if message is not None and message._message.message_id == wanted:
                 row, frames = self._row(job, message), [_told(place) for place in self._stack(job)]
@@ -146,7 +146,7 @@ class InFlight:
             if number % MOST_A_SLICE == 0:
                 yield rows
                 rows = []
-                self._worker.runtime.sleep(_TURN_S)
+                self._worker.runtime.sleep(_TURN_S)  # a turn for the jobs
         yield rows
 
     def _row(self, job: WorkerThread | AsyncJob, message: MessageProxy) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class InFlight:
                 alike.setdefault((_cut(inner.actor_name), stack), []).append(_cut(inner.message_id))
                 count += 1
             if count % MOST_A_SLICE == 0:
-                self._worker.runtime.sleep(_TURN_S)
+                self._worker.runtime.sleep(_TURN_S)  # a turn for the jobs
         left_out = max(0, len(running) - MOST_LOGGED)
         self.logger.info(
             "SIGUSR1: %d jobs are in flight%s.",
@@ -248,7 +248,7 @@ class InFlight:
             log_with_details(
                 self.logger, logging.INFO, f"{what} of actor {actor} {where}: {named}.", "\n".join(_printed(stack))
             )
-            self._worker.runtime.sleep(_TURN_S)
+            self._worker.runtime.sleep(_TURN_S)  # a turn for the jobs
         self._end(command)
 
 
