@@ -164,7 +164,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_exception(error)
 
 
-class _Step(_Handle):  # type: ignore[misc]  # what asyncio is found to use at run time, which has no type
+class _Step(_Handle):  # type: ignore[misc]  # Any to mypy, which knows nothing of its private parts
     """What the loop does at a time, of which it tells for whom that is: a job, or a task that one has started."""
 
     __slots__ = ()
