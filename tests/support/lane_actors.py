@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -128,6 +129,13 @@ def spin(path: str, how: str) -> None:
             time.sleep(60)
     finally:
         Path(path).write_text("cleaned up")
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
+def start_a_program(path: str) -> None:
+    program = subprocess.Popen(["sleep", "600"])
+    Path(path).write_text(str(program.pid))
+    program.wait()
 
 
 @greenq.actor(broker=broker, lane="process", max_retries=0, time_limit=200)

@@ -6,7 +6,8 @@ child.py.
 
     interrupt    a signal: the exception is raised in its main thread, in the actor's own code
     kill         SIGKILL to it and to what its job has started: when a job goes on beyond the hard
-                 limit, or beyond the time that its worker has to stop
+                 limit, or beyond the time that its worker has to stop; and after an interrupted
+                 job, which may have left programs behind
 
 The same code serves both worlds: sockets, waitpid and spawning are gevent's where it has patched.
 """
@@ -104,6 +105,7 @@ class ProcessHost:
         self._pid: int | None = None
         self._wire: Wire | None = None
         self._performs = False
+        self._is_interrupted = False
         self._killed_for: type[BaseException] | None = None
         self._has_passed_hard_limit = False
         self._timer: Timer | None = None
@@ -144,6 +146,8 @@ class ProcessHost:
             raise
         finally:
             self._end_of_job()
+        if self._is_interrupted:
+            self._reap(self._leave())
         if isinstance(answer, Raised):
             return Outcome(exception=unpack(answer))
         assert isinstance(answer, Returned)
@@ -287,6 +291,7 @@ class ProcessHost:
             if not self._performs:
                 self._killed_for = exception
             else:
+                self._is_interrupted = True
                 os.kill(self._pid, SIGNALS[exception])
                 if exception is TimeLimitExceeded and self._timer is None:
                     self._timer = self._runtime.call_later(self._hard_limit_s, self._pass_hard_limit)
