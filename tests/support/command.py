@@ -143,7 +143,8 @@ class Command:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
-        if self.process.stdout is not None:
+        # As long as somebody has the other end, the reader holds the stream, and to close it would wait for both.
+        if self.process.stdout is not None and not self._reader.is_alive():
             self.process.stdout.close()
 
 
