@@ -13,12 +13,18 @@ from collections.abc import Callable
 
 from ..cpu import cpu
 from ..errors import TimeLimitExceeded
+from ..logging import get_logger
 from ..runtime import Interruptible, Runtime, Timer
+
+_logger = get_logger(__name__, "Deadlines")
 
 _NEVER = float("inf")
 
-#: Entries of ended jobs stay in the heap until they surface; when there are this many,
-#: and more than there are live ones, the heap is built anew.
+#: A limit that is further away is none: no timer of the system takes it. A hundred years.
+_LONGEST_MS = 100 * 365 * 24 * 3_600_000
+
+#: Entries of ended jobs stay in the heap until they surface; when there are this many more than twice
+#: the live ones, the heap is built anew.
 _MOST_ENDED = 1000
 #: After how long an interrupt is tried again that came too early.
 _AGAIN_S = 0.001
@@ -30,12 +36,10 @@ _SOFT, _LIMIT, _HARD = range(3)
 class Deadline:
     """One job's limits. ``guard`` is None once the job has ended."""
 
-    __slots__ = ("guard", "is_in_heap", "stage")
+    stage = _LIMIT
 
-    def __init__(self, guard: Interruptible, stage: int) -> None:
+    def __init__(self, guard: Interruptible) -> None:
         self.guard: Interruptible | None = guard
-        self.stage = stage
-        self.is_in_heap = True  # as it is made there
 
 
 class Deadlines:
@@ -55,7 +59,8 @@ class Deadlines:
         self._runtime = runtime
         self._lock = runtime.lock()
         self._heap: list[tuple[float, int, Deadline]] = []
-        self._ended = 0
+        #: How many jobs run that have one. Among threads not to the last one, so it is set right now and then.
+        self._live = 0
         self._numbers = itertools.count()
         self._timer: Timer | None = None
         self._armed_for = _NEVER
@@ -68,25 +73,24 @@ class Deadlines:
         """Interrupt what this guard guards when this many milliseconds have passed; None if they never will.
 
         Parameters:
-          limit_ms(float | None): None, or infinity, for never.
+          limit_ms(float | None): None for never, and so are infinity, not-a-number, and more than a hundred years.
           soft_ms(float | None): After how many ``on_soft`` is called. Default: never.
         """
         # Called once a job, and so without a call of its own for each step.
         now = cpu.since = time.monotonic()  # the actor's own code starts here
-        at, stage = _NEVER, _LIMIT
-        if limit_ms is not None and limit_ms != _NEVER:
+        at = _NEVER
+        if limit_ms is not None and limit_ms < _LONGEST_MS:
             at = guard.ends_at = now + limit_ms / 1000
-        if soft_ms is not None and now + soft_ms / 1000 < at:
-            at, stage = now + soft_ms / 1000, _SOFT
-            guard.soft_at = at
+        deadline = Deadline(guard)
+        if soft_ms is not None and soft_ms < _LONGEST_MS and now + soft_ms / 1000 < at:
+            at = guard.soft_at = now + soft_ms / 1000
+            deadline.stage = _SOFT
         if at == _NEVER:
             return None
-        deadline = Deadline(guard, stage)
         with self._lock:
             is_late = self._armed_for < now
-            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
-            if at < self._armed_for:
-                self._arm(at)
+            self._push(at, deadline)
+            self._live += 1
             if is_late:
                 # The hub has not come to its timer yet, and the alarm may have rung for it already.
                 self.arm_alarm(at)
@@ -95,13 +99,12 @@ class Deadlines:
     def stop(self, deadline: Deadline) -> None:
         """The job has ended: its deadline does not matter any more."""
         deadline.guard = None
-        if deadline.is_in_heap:
-            self._ended += 1
-        if self._ended > _MOST_ENDED and self._ended * 2 > len(self._heap):
+        self._live -= 1
+        if len(self._heap) > _MOST_ENDED + 2 * self._live:
             with self._lock:
                 self._heap = [entry for entry in self._heap if entry[2].guard is not None]
                 heapq.heapify(self._heap)
-                self._ended = 0
+                self._live = len(self._heap)
 
     def guards(self) -> list[Interruptible]:
         """Of all jobs that have a limit and run. From any thread, while the hub does not turn."""
@@ -117,41 +120,42 @@ class Deadlines:
             self.arm_alarm(_NEVER)
 
     def _push(self, at: float, deadline: Deadline) -> None:
-        deadline.is_in_heap = True
-        heapq.heappush(self._heap, (at, next(self._numbers), deadline))
         if at < self._armed_for:
-            self._arm(at)
+            self._arm(at)  # first, because it may fail
+        heapq.heappush(self._heap, (at, next(self._numbers), deadline))
 
     def _arm(self, at: float) -> None:
+        timer = self._runtime.call_later(max(0.0, at - time.monotonic()), self._fire)
         if self._timer is not None:
             self._timer.cancel()
-        self._armed_for = at
-        self._timer = self._runtime.call_later(max(0.0, at - time.monotonic()), self._fire)
+        self._timer, self._armed_for = timer, at
         self.arm_alarm(at)
 
     def _fire(self) -> None:
         due = []
-        with self._lock:
-            self._timer = None
-            self._armed_for = _NEVER
-            now = time.monotonic()
-            while self._heap:
-                at, _, deadline = self._heap[0]
-                if deadline.guard is None:
-                    self._ended -= 1
-                elif at <= now:
-                    deadline.is_in_heap = False
-                    due.append(deadline)
+        try:
+            with self._lock:
+                self._timer = None
+                self._armed_for = _NEVER
+                now = time.monotonic()
+                while self._heap:
+                    at, _, deadline = self._heap[0]
+                    if deadline.guard is not None:
+                        if at > now:
+                            self._arm(at)
+                            break
+                        due.append(deadline)
+                    heapq.heappop(self._heap)
                 else:
-                    self._arm(at)
-                    break
-                heapq.heappop(self._heap)
-            else:
-                self.arm_alarm(_NEVER)
-        for deadline in due:
-            guard = deadline.guard
-            if guard is not None:
-                self._pass(deadline, guard)
+                    self.arm_alarm(_NEVER)
+        finally:
+            for deadline in due:
+                guard = deadline.guard
+                if guard is not None:
+                    try:
+                        self._pass(deadline, guard)
+                    except Exception:  # the others have limits, too
+                        _logger.exception("A time limit could not be kept.")
 
     def _pass(self, deadline: Deadline, guard: Interruptible) -> None:
         """A limit of a job has passed."""
@@ -167,6 +171,8 @@ class Deadlines:
                 deadline.stage = _HARD
                 ends_at = guard.ends_at
                 self._go_on(deadline, None if ends_at is None else ends_at + self.hard_ms / 1000)
+            elif guard.ends_at is not None and time.monotonic() >= guard.ends_at + self.hard_ms / 1000:
+                self.on_overdue(guard)
             else:
                 # The job has a thread of its own, which has not come to the actor yet.
                 self._go_on(deadline, time.monotonic() + _AGAIN_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -143,6 +144,65 @@ def test_a_job_that_ended_in_time_is_not_interrupted(runtime):
 
     assert late.interrupted.wait(5)
     assert not in_time.interrupted.is_set()
+
+
+@pytest.mark.parametrize("limit_ms", [float("nan"), float("inf"), 10**15, 10**400, sys.maxsize])
+def test_a_limit_that_no_timer_takes_is_none_and_the_others_are_kept(runtime, limit_ms):
+    deadlines = Deadlines(runtime)
+    armed = []
+    deadlines.arm_alarm = armed.append
+    guard = RecordingGuard()
+
+    assert deadlines.start(RecordingGuard(), limit_ms, limit_ms) is None
+    deadlines.start(guard, 20)
+
+    assert guard.interrupted.wait(5)
+    assert len(armed) == 2  # for the one that has a limit, and off
+    deadlines.close()
+
+
+def test_an_interrupt_that_fails_costs_nobody_else_its_own(runtime):
+    deadlines = Deadlines(runtime)
+    broken, others = RecordingGuard(), [RecordingGuard(), RecordingGuard()]
+    broken.interrupt = lambda exception: 1 / 0
+
+    for guard in (others[0], broken, others[1]):
+        deadlines.start(guard, 20)
+
+    assert all(guard.interrupted.wait(5) for guard in others)
+    deadlines.close()
+
+
+def test_a_job_that_never_comes_to_its_actor_is_told_at_the_hard_limit(runtime):
+    deadlines = Deadlines(runtime)
+    deadlines.hard_ms = 50
+    overdue = runtime.event()
+    deadlines.on_overdue = lambda guard: overdue.set()
+    guard = RecordingGuard()
+    guard.interrupt = lambda exception: False
+
+    deadlines.start(guard, 20)
+
+    assert overdue.wait(5)
+    deadlines.close()
+
+
+def test_deadlines_that_could_not_be_armed_leave_nothing_behind(runtime, monkeypatch):
+    deadlines = Deadlines(runtime)
+
+    def fail(seconds, call):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(runtime, "call_later", fail, raising=False)
+        with pytest.raises(RuntimeError):
+            deadlines.start(RecordingGuard(), 20)
+
+    assert deadlines.guards() == []
+    guard = RecordingGuard()
+    deadlines.start(guard, 20)
+    assert guard.interrupted.wait(5)
+    deadlines.close()
 
 
 def test_deadlines_of_ended_jobs_do_not_pile_up(runtime):
