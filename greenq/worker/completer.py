@@ -100,6 +100,7 @@ class Completer:
             self._room.set()
             if batch:
                 self._write(batch)
+            del batch  # what is done is not kept until there is more to do
             with self._lock:
                 self._is_writing = False
                 if not self._pending:

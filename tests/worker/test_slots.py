@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 
 import greenq
 from greenq.brokers.stub import StubBroker
 from greenq.runtime import is_patched
+from tests.support.waiting import until
 
 greenlets_only = pytest.mark.skipif("not is_patched()", reason="about greenlets; runs where gevent has patched")
 
@@ -226,3 +228,26 @@ def test_a_greenlet_that_is_killed_before_it_begins_costs_no_slot(broker, start,
     assert not broker.dead_letters
     assert starts.count == 4
     assert len(worker.slots.threads) == 2
+
+
+def test_an_idle_slot_keeps_nothing_of_its_last_job_alive(broker, start):
+    alive = []
+
+    class Watching(greenq.Middleware):
+        def before_process_message(self, broker, message):
+            alive.append(weakref.ref(message))
+
+    broker.add_middleware(Watching())
+
+    @greenq.actor(broker=broker)
+    def work():
+        pass
+
+    worker = start()
+    for _ in range(20):
+        work.send()
+    broker.join("default", timeout=10_000)
+    worker.join()
+
+    until(lambda: not [each for each in alive if each() is not None])
+    assert len(alive) == 20
