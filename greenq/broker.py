@@ -134,8 +134,7 @@ class Broker:
         self.delay_queues: set[str] = set()
         self.actor_options: set[str] = set()
         self.middleware: list[Middleware] = []
-        self._hooks: dict[str, tuple[Callable[..., Any], ...]] = {}
-        self._hooks_of: list[Middleware] = []
+        self._hooks = _Hooks([])
         if middleware is None:
             from .middleware import default_middleware
 
@@ -198,18 +197,13 @@ class Broker:
         Resolved once for each state of the middleware list: calling a dozen hooks that do
         nothing was a fifth of the time of a short job.
         """
-        if self._hooks_of != self.middleware:
-            self._hooks = {}
-            self._hooks_of = list(self.middleware)
-        found = self._hooks.get(name)
-        if found is None:
-            from .middleware import Middleware
+        return self.hooks_by_name()[name]
 
-            inherited = getattr(Middleware, name)
-            hooks = [getattr(each, name, inherited) for each in self.middleware]
-            own = [hook for hook in hooks if getattr(hook, "__func__", hook) is not inherited]
-            found = self._hooks[name] = tuple(own if name.startswith("before_") else reversed(own))
-        return found
+    def hooks_by_name(self) -> Mapping[str, tuple[Callable[..., Any], ...]]:
+        """The same for every hook: one look at the list instead of one each."""
+        if self._hooks.middleware != self.middleware:
+            self._hooks = _Hooks(self.middleware)
+        return self._hooks
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``before_<signal>``, first to last. May switch, if one of them does.
@@ -579,6 +573,23 @@ class Broker:
                         f"delayed ones after {timeout} ms. Is a worker running on it?"
                     )
             current().sleep(pause_s)
+
+
+class _Hooks(dict[str, tuple[Callable[..., Any], ...]]):
+    """The middleware's own implementations of each hook, looked up when it is first asked for."""
+
+    def __init__(self, middleware: Sequence[Middleware]) -> None:
+        super().__init__()
+        self.middleware = list(middleware)
+
+    def __missing__(self, name: str) -> tuple[Callable[..., Any], ...]:
+        from .middleware import Middleware
+
+        inherited = getattr(Middleware, name)
+        hooks = [getattr(each, name, inherited) for each in self.middleware]
+        own = [hook for hook in hooks if getattr(hook, "__func__", hook) is not inherited]
+        found = self[name] = tuple(own if name.startswith("before_") else reversed(own))
+        return found
 
 
 def checked_lease(name: str, lease_ms: int) -> int:

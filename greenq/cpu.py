@@ -76,7 +76,7 @@ class Cpu:
       is_long(bool): Whether the watch has seen that it may be too long already: then the clock is looked at
         when it ends.
       jobs(dict): By greenlet, the job that it works for when it has the CPU. Written by its guard.
-      show(Callable[[bytes], object]): Called with the id of the message whose job has the CPU from now on.
+      sign(Any): Its ``value`` is set to the id of the message whose job has the CPU, and to ``b""`` for nobody's.
       hub(Any): The greenlet that has it when there is nothing to do.
       here(Callable): The greenlet that calls this.
       thread(int): The main thread, as the operating system has it.
@@ -92,7 +92,7 @@ class Cpu:
         "job",
         "jobs",
         "long_s",
-        "show",
+        "sign",
         "since",
         "stretches",
         "task",
@@ -111,11 +111,7 @@ class Cpu:
         self.jobs: dict[Any, Job] = {}
         self.long_s = float("inf")
         self.stretches: deque[Stretch] = deque(maxlen=_MOST_STRETCHES)
-        self.show: Callable[[bytes], object] = _show_nobody
-
-    def show_in(self, show: Callable[[bytes], object] | None) -> None:
-        """Have the id of the message whose job has the CPU shown so from now on; None for not at all."""
-        self.show = show or _show_nobody
+        self.sign: Any = _Nowhere()
 
     def switched(self, event: str, switch: tuple[Any, Any]) -> None:
         """A greenlet gives the CPU to another; as ``greenlet.settrace`` calls it."""
@@ -127,7 +123,7 @@ class Cpu:
         self.since = 0.0 if job is None else monotonic()
         if job is not self.job:
             self.job = job
-            self.show(b"" if job is None else job.shown)
+            self.sign.value = b"" if job is None else job.shown
 
     def takes(self, job: Job | None) -> None:
         """The greenlet that has the CPU works for this job from here on (None for nobody's), and not the first time."""
@@ -138,7 +134,7 @@ class Cpu:
             self.since = monotonic()
         if job is not self.job:
             self.job = job
-            self.show(b"" if job is None else job.shown)
+            self.sign.value = b"" if job is None else job.shown
 
     def note(self) -> None:
         """Note what has lasted until now, if it is too long, and begin anew."""
@@ -154,14 +150,16 @@ class Cpu:
 
     def forget(self) -> None:
         """Have nobody shown, and nothing noted, from now on."""
-        self.show = _show_nobody
+        self.sign = _Nowhere()
         self.job = None
         self.since, self.long_s, self.is_long = 0.0, float("inf"), False
         self.stretches.clear()
 
 
-def _show_nobody(name: bytes) -> None:
-    pass
+class _Nowhere:
+    """The sign of a process that nobody looks at."""
+
+    value = b""
 
 
 #: This process's.

@@ -147,7 +147,7 @@ class _Guard:
             cpu.note()
         # ``since`` is set when the actor's own code starts; ``end`` takes the job out again.
         cpu.jobs[self._greenlet] = cpu.job = self
-        cpu.show(name)
+        cpu.sign.value = name
 
     def end(self) -> None:
         cpu.jobs.pop(self._greenlet, None)

@@ -15,12 +15,11 @@ The page has no name: it goes away with the last process that has it open.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import mmap
 import os
-import struct
-from collections.abc import Callable
-from functools import partial
 
 _SIZE = mmap.PAGESIZE
 _BEATS, _TURNS, _KILL_AT = range(3)
@@ -28,12 +27,6 @@ _ON_CPU_AT = 64
 
 #: Bytes of the longest id that is shown; a longer one is as none.
 LONGEST_ID = 128
-
-#: What ``on_cpu`` is set to while no job has the CPU.
-NOBODY = bytes(LONGEST_ID)
-
-#: Fills up with zeros.
-_ON_CPU = struct.Struct(f"{LONGEST_ID}s")
 
 
 class SharedPage:
@@ -44,8 +37,8 @@ class SharedPage:
 
     Attributes:
       numbers(memoryview): ``beats``, ``turns`` and ``kill_at`` as floats, in this order; to be added to in place.
-      on_cpu(memoryview): LONGEST_ID bytes, to be replaced as a whole by what ``shown(id)`` answers.
-      show(Callable[[bytes], None]): The same for what ``name_bytes(id)`` answers, or ``b""`` for nobody; faster.
+      sign(ctypes.Array): ``on_cpu``: its ``value`` is to be set to ``name_bytes(id)``, or to ``b""`` for nobody. The
+        fastest way that there is to write a few bytes, because it is done at every switch.
 
     Raises:
       OSError: It cannot be mapped.
@@ -55,8 +48,7 @@ class SharedPage:
         self._map = mmap.mmap(fd, _SIZE)
         view = memoryview(self._map)
         self.numbers: memoryview[float] = view[: 8 * 3].cast("d")
-        self.on_cpu = view[_ON_CPU_AT : _ON_CPU_AT + LONGEST_ID]
-        self.show: Callable[[bytes], None] = partial(_ON_CPU.pack_into, self._map, _ON_CPU_AT)
+        self.sign = (ctypes.c_char * LONGEST_ID).from_buffer(self._map, _ON_CPU_AT)
 
     @property
     def beats(self) -> int:
@@ -85,13 +77,14 @@ class SharedPage:
     @property
     def message_on_cpu(self) -> str:
         """The id of the message whose job has the CPU; empty if none has."""
-        return bytes(self.on_cpu).rstrip(b"\0").decode("utf-8", "replace")
+        return self.sign.value.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Let go of the memory, which goes once nobody holds the sign either."""
         self.numbers.release()
-        self.on_cpu.release()
-        self._map.close()
+        del self.sign
+        with contextlib.suppress(BufferError):
+            self._map.close()
 
 
 def _whole(number: float) -> int:
@@ -99,13 +92,8 @@ def _whole(number: float) -> int:
     return int(number) if math.isfinite(number) else 0
 
 
-def shown(message_id: str) -> bytes:
-    """What ``on_cpu`` is to be set to while the job of this message has the CPU."""
-    return name_bytes(message_id).ljust(LONGEST_ID, b"\0")
-
-
 def name_bytes(message_id: str) -> bytes:
-    """The same without the zeros that fill it up, for ``show``."""
+    """What ``sign.value`` is to be set to while the job of this message has the CPU."""
     name = message_id.encode("utf-8", "replace")
     return name if len(name) <= LONGEST_ID else b""
 

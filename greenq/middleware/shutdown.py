@@ -39,7 +39,8 @@ class ShutdownNotifications(Middleware):
         wanted = inner.options.get("notify_shutdown")
         if wanted is None:
             wanted = broker.actors[inner.actor_name].options.get("notify_shutdown")
-        message.notify_shutdown = self.notify_shutdown if wanted is None else bool(wanted)
+        if self.notify_shutdown if wanted is None else wanted:
+            message.notify_shutdown = True
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         worker.notify_shutdown()

@@ -60,6 +60,8 @@ class Processor:
         self._runtime = runtime
         self._next_turn = 0.0
         self._broker = broker
+        #: As they were when the latest job began: a look at them for each job, not for each hook.
+        self._hooks = broker.hooks_by_name()
         self._deadlines = deadlines
         self._lanes = lanes
         self._watch = watch
@@ -70,6 +72,7 @@ class Processor:
         A coroutine is not run here, nor is an actor that has a lane: it is returned as a job that
         is ready to start, for which ``finish`` is called once it has ended.
         """
+        self._hooks = self._broker.hooks_by_name()
         actor = self.resolve(message)
         if actor is not None:
             outcome = self.announce(message)
@@ -89,6 +92,7 @@ class Processor:
 
     def finish(self, job: AsyncJob | LaneJob) -> None:
         """Hand over the verdict on a job that has run on the asyncio loop, or in a lane. May switch: hooks run here."""
+        self._hooks = self._broker.hooks_by_name()
         outcome = job.take_outcome()
         if self._watch.fails_blockers:
             outcome = self._watch.outcome_of(job, outcome)
@@ -132,7 +136,7 @@ class Processor:
         # What Broker.emit_before does, here and in judge() as plain calls: passing any arguments on took a
         # sixth of a short job's time.
         broker = self._broker
-        for hook in broker.hooks("before_process_message"):
+        for hook in self._hooks["before_process_message"]:
             try:
                 hook(broker, message)
             except SkipMessage as error:
@@ -149,8 +153,9 @@ class Processor:
         # interrupted. Nothing of ours is inside the guard, where an interrupt could strike it
         # with a lock held.
         inner = message._message
-        deadline = self._deadlines.start(guard, message.time_limit_ms, message.soft_time_limit_ms)
+        deadline = None
         try:
+            deadline = self._deadlines.start(guard, message.time_limit_ms, message.soft_time_limit_ms)
             return Outcome(actor.run_guarded(guard.run, inner.args, inner.kwargs))
         except BaseException as error:
             return Outcome(exception=error)
@@ -174,7 +179,7 @@ class Processor:
         elif exception is None:
             message._has_succeeded = not message.failed
             broker, result = self._broker, outcome.result
-            for hook in broker.hooks("after_process_message"):
+            for hook in self._hooks["after_process_message"]:
                 try:
                     hook(broker, message, result=result)
                 except Exception:
@@ -237,9 +242,13 @@ class Processor:
 
     def settle(self, message: MessageProxy, writes_follow_ups: bool) -> Verdict:
         """The verdict on a message, with what follows from it. May switch: hooks run here."""
-        if _goes_back(message):
+        if message._is_interrupted or message._is_given_back:
             return Verdict(Action.REQUEUE, message)
-        if _is_done(message) and not self._broker.hooks("before_ack"):
+        if (
+            not (message.failed or message._follow_ups or self._hooks["before_ack"])
+            and message._exception is None
+            and message._released is None
+        ):
             return Verdict(Action.ACK, message)  # as nearly all are
         if message._exception is not None and (message.failed or message._released is not None):
             note_failure(message, message._exception)
@@ -325,10 +334,6 @@ class Processor:
                 if shorter is None:
                     raise
                 message = shorter
-
-
-def _is_done(message: MessageProxy) -> bool:
-    return not (message.failed or message._follow_ups) and message._exception is None and message._released is None
 
 
 def _goes_back(message: MessageProxy) -> bool:

@@ -76,8 +76,11 @@ class Slots:
         #: Whether none is given out, because somebody wants to be alone.
         self.is_shut = False
         self._lock = runtime.lock()
-        self._ready = runtime.queue()
+        #: For the slots: messages with those who fetched them, coroutines' jobs that have ended, and None for each
+        #: slot that is to end.
+        self.ready = runtime.queue()
         self._room = runtime.event()
+        self._room_is_awaited = False
         self._all_free = runtime.event()
         self._all_free.set()
 
@@ -94,7 +97,7 @@ class Slots:
         Switches if none is free.
         """
         if self._free <= 0 or self.is_shut:
-            self._room.clear()
+            self._clear_room()
             if self._free <= 0 or self.is_shut:
                 self._room.wait(timeout_s)
         with self._lock:
@@ -136,7 +139,7 @@ class Slots:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not is_wanted():
                 return False
-            self._room.clear()
+            self._clear_room()
             if self.in_flight > 1:
                 self._room.wait(min(left_s, _LOOK_FOR_ROOM_EVERY_S))
         return True
@@ -146,7 +149,7 @@ class Slots:
         with self._lock:
             self._surplus -= len(messages)
         for message in messages:
-            self._ready.put((message, consumer))
+            self.ready.put((message, consumer))
         self.make_up()
 
     def make_up(self) -> None:
@@ -191,21 +194,16 @@ class Slots:
 
     def wake(self) -> None:
         """End waits for a free slot."""
+        self._room_is_awaited = False
         self._room.set()
 
+    def _clear_room(self) -> None:
+        # To be followed by a look at what is free: who frees a slot looks at the mark after that, so one of the two
+        # sees what the other has done.
+        self._room.clear()
+        self._room_is_awaited = True
+
     # -- the slots' side
-
-    def next(self) -> tuple[MessageProxy, ConsumerThread] | AsyncJob | None:
-        """The next message for a slot, or a coroutine's job that has ended; None when it is to end.
-
-        Switches if there is none.
-        """
-        item: tuple[MessageProxy, ConsumerThread] | AsyncJob | None = self._ready.get()
-        return item
-
-    def backlog(self) -> int:
-        """How many messages wait for a greenlet."""
-        return self._ready.qsize()
 
     def done(self) -> None:
         """A slot's greenlet has handed its message over and will ask for the next."""
@@ -214,7 +212,8 @@ class Slots:
             self._free += 1
             if self._free == self.count:
                 self._all_free.set()
-        self._room.set()
+        if self._room_is_awaited:
+            self.wake()
 
     def has_loop(self) -> bool:
         """Whether the asyncio loop runs, or could be started now. If not, this takes a while, and switches."""
@@ -244,10 +243,10 @@ class Slots:
         """Have a greenlet finish a job whose coroutine has ended. Called on the loop; does not wait."""
         with self._lock:
             self._surplus -= 1
-        self._ready.put(job)
+        self.ready.put(job)
         self.make_up()
         if self._is_closed:
-            self._ready.put(None)  # it outlasted its worker; the greenlet made for it must not
+            self.ready.put(None)  # it outlasted its worker; the greenlet made for it must not
 
     def take_from_the_loop(self, job: AsyncJob, thread: WorkerThread) -> contextvars.Context:
         """A greenlet begins to finish a coroutine's job; in which context."""
@@ -280,12 +279,12 @@ class Slots:
     def unstarted(self) -> list[tuple[MessageProxy, ConsumerThread]]:
         """Take out what was fetched and waits for a greenlet."""
         with self._lock:
-            items = self._ready.drain()
+            items = self.ready.drain()
             self._surplus += len(items)
             for item in items:
                 if isinstance(item, AsyncJob):
                     self._surplus -= 1
-                    self._ready.put(item)  # it has been run already
+                    self.ready.put(item)  # it has been run already
         return [item for item in items if isinstance(item, tuple)]
 
     def running(self) -> list[WorkerThread | AsyncJob]:
@@ -303,7 +302,7 @@ class Slots:
         self._is_closed = True
         threads = list(self.threads)
         for _ in threads:
-            self._ready.put(None)
+            self.ready.put(None)
         for thread in threads:
             if thread.message is None:
                 thread.task.join(max(0.0, deadline - time.monotonic()))
@@ -323,7 +322,7 @@ class WorkerThread:
         self.task: Task = slots.runtime.spawn(self._run, name=f"slot {number}")
 
     def _run(self) -> None:
-        slots = self._slots
+        slots, ready = self._slots, self._slots.ready
         turn_ends = 0.0
         is_idle = True
         try:
@@ -331,8 +330,8 @@ class WorkerThread:
             self.broker.emit_after("worker_thread_boot", self)
             now = time.monotonic()
             while True:
-                is_new_turn = not slots.backlog()
-                item = slots.next()
+                is_new_turn = not ready.qsize()
+                item: tuple[MessageProxy, ConsumerThread] | AsyncJob | None = ready.get()
                 if item is None:
                     break
                 is_idle = False
@@ -360,29 +359,30 @@ class WorkerThread:
         """Carry one message to its verdict, or onto the asyncio loop, from now on; how that ended."""
         # One for each job: whoever interrupts may look at a guard, be held up, and go on when
         # this thread has long had another job.
-        self.guard = guard = self._slots.runtime.guard()
+        slots = self._slots
+        self.guard = guard = slots.runtime.guard()
         message._began_at = now
         self.message, self.consumer = message, consumer
         guard.begin(message, message._message.message_id)
         context = contextvars.copy_context()
         try:
-            job = context.run(self._slots.processor.process, message, consumer, guard)
-            if isinstance(job, LaneJob):
-                self.guard = job
-                job.run(context)
-                context.run(self._slots.processor.finish, job)
-            elif job is not None:
-                if self._slots.has_loop():
-                    self._slots.leave_to_the_loop(job, context, self)
+            job = context.run(slots.processor.process, message, consumer, guard)
+            if job is not None:
+                if isinstance(job, LaneJob):
+                    self.guard = job
+                    job.run(context)
+                elif slots.has_loop():
+                    slots.leave_to_the_loop(job, context, self)
                     return _ON_LOOP
-                job.outcome = Outcome(exception=Shutdown())  # it goes back, and no retry is spent
-                context.run(self._slots.processor.finish, job)
+                else:
+                    job.outcome = Outcome(exception=Shutdown())  # it goes back, and no retry is spent
+                context.run(slots.processor.finish, job)
         except BaseException as error:
             self._rescue(message, consumer, error)
             return _SPOILT
         finally:
             guard.end()
-            self.message = self.consumer = None
+            self.message = self.consumer = self.guard = None  # an idle slot keeps nothing of its last job alive
         return _SETTLED if guard.interrupted_by is None else _SPOILT
 
     def _finish(self, job: AsyncJob) -> int:

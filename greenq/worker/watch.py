@@ -107,7 +107,7 @@ class Watch:
         if alarm.start():
             self._deadlines.arm_alarm = alarm.arm
         if self.page is not None:
-            cpu.show_in(self.page.show)
+            cpu.sign = self.page.sign
             # Before any job: one may hold the interpreter before the native thread has looked around once, and a
             # page without a beat is taken for one of a worker that does not beat.
             self.page.beat()

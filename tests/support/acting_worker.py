@@ -21,7 +21,7 @@ from typing import Any
 from greenq.json_lines import Decoder, encode
 from greenq.log_lines import configure
 from greenq.logging import get_logger
-from greenq.shared_page import SharedPage, shown
+from greenq.shared_page import SharedPage, name_bytes
 
 #: Milliseconds of the lease that it says it has.
 LEASE_MS = 1500
@@ -83,13 +83,13 @@ class ActingWorker:
 
     def spins(self) -> None:
         """A job has kept it busy for too long, and others are as they were."""
-        self.page.on_cpu[:] = shown("spinner")
+        self.page.sign.value = name_bytes("spinner")
         self.page.kill_at = time.monotonic()
         _spin()
 
     def holds_the_interpreter(self) -> None:
         """C code that lets no thread run."""
-        self.page.on_cpu[:] = shown("holder")
+        self.page.sign.value = name_bytes("holder")
         while True:
             ctypes.PyDLL(None).sleep(3600)  # ends at a signal
 
@@ -110,14 +110,14 @@ class ActingWorker:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def segfaults(self) -> None:
-        self.page.on_cpu[:] = shown("breaker")
+        self.page.sign.value = name_bytes("breaker")
         ctypes.string_at(0)
 
     def segfaults_in_nobodys_job(self) -> None:
         ctypes.string_at(0)
 
     def exits(self) -> None:
-        self.page.on_cpu[:] = shown("leaver")
+        self.page.sign.value = name_bytes("leaver")
         os._exit(0)
 
     def writes_rubbish(self) -> None:
@@ -141,7 +141,7 @@ class ActingWorker:
         os._exit(0)
 
     def ignores_the_stop(self) -> None:
-        self.page.on_cpu[:] = shown("long one")
+        self.page.sign.value = name_bytes("long one")
         select.select([], [], [])
 
 

@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SHOW = """
 import json, os, signal, sys
-from greenq.shared_page import SharedPage, shown
+from greenq.shared_page import SharedPage, name_bytes
 told = json.load(open(int(sys.argv[-3])))
 if told["page_fd"] is not None:
-    SharedPage(told["page_fd"]).on_cpu[:] = shown("the one")
+    SharedPage(told["page_fd"]).sign.value = name_bytes("the one")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

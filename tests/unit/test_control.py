@@ -12,7 +12,7 @@ import pytest
 
 from greenq import shared_page
 from greenq.json_lines import Decoder, encode
-from greenq.shared_page import SharedPage, shown
+from greenq.shared_page import SharedPage, name_bytes
 from greenq.supervisor import control
 from greenq.supervisor.control import Control
 from tests.support.waiting import PATIENCE_S
@@ -123,7 +123,7 @@ def test_what_workers_answer_is_passed_on_with_who_says_it(loop):
 def test_a_worker_that_does_not_answer_is_named_with_the_message_on_its_cpu(loop):
     client = connected(loop, {"request": "jobs", "timeout_ms": 50})
     number = asked(loop)
-    loop.workers[1].page.on_cpu[:] = shown("the guilty")
+    loop.workers[1].page.sign.value = name_bytes("the guilty")
 
     loop.control.note(loop.workers[0], {"ask": number, "is_last": True})
     (end,) = answer(loop, client)
@@ -162,9 +162,9 @@ def test_who_has_the_cpu_is_looked_at_while_somebody_wants_to_know(loop):
     number = asked(loop)
     for worker in loop.workers:
         loop.control.note(worker, {"ask": number, "is_last": True})
-    first.page.on_cpu[:] = shown("one")
+    first.page.sign.value = name_bytes("one")
     loop.turn_until(lambda: next(iter(loop.control._asks.values())).samples[first.pid]["one"] >= 2)
-    first.page.on_cpu[:] = shown("two")
+    first.page.sign.value = name_bytes("two")
 
     (end,) = answer(loop, client)
 

@@ -14,7 +14,7 @@ from greenq.worker.watch import Watch
 
 def test_a_worker_has_beaten_once_before_its_native_thread_looks_around(monkeypatch):
     monkeypatch.setattr(watch, "alarm", SimpleNamespace(start=lambda: False))
-    monkeypatch.setattr(watch, "cpu", SimpleNamespace(show_in=lambda show: None))
+    monkeypatch.setattr(watch, "cpu", SimpleNamespace())
     runtime = SimpleNamespace(
         native_lock=threading.Lock,
         watch_switches=lambda every_s, tick: lambda: None,

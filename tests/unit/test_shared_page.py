@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from greenq import shared_page
-from greenq.shared_page import NOBODY, SharedPage, shown
+from greenq.shared_page import SharedPage, name_bytes
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def fd():
 
 def test_what_a_process_showed_is_there_after_it_was_killed(fd):
     program = (
-        "import os, signal, sys; from greenq.shared_page import SharedPage, shown\n"
+        "import os, signal, sys; from greenq.shared_page import SharedPage, name_bytes\n"
         "page = SharedPage(int(sys.argv[1]))\n"
-        "page.beat(); page.turn(); page.turn(); page.kill_at = 12.5; page.on_cpu[:] = shown('the one')\n"
+        "page.beat(); page.turn(); page.turn(); page.kill_at = 12.5; page.sign.value = name_bytes('the one')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program, str(fd)], pass_fds=[fd], check=False)
@@ -53,15 +53,15 @@ def test_a_page_of_a_worker_whose_memory_is_corrupted_can_be_read(fd, number):
 
 def test_a_shorter_id_leaves_nothing_of_the_longer_one_before_it(fd):
     page = SharedPage(fd)
-    page.on_cpu[:] = shown("a-rather-long-id")
-    page.on_cpu[:] = shown("é")
+    page.sign.value = name_bytes("a-rather-long-id")
+    page.sign.value = name_bytes("é")
 
     assert page.message_on_cpu == "é"
-    page.on_cpu[:] = NOBODY
+    page.sign.value = b""
     assert page.message_on_cpu == ""
     page.close()
 
 
 def test_an_id_that_does_not_fit_is_not_taken_for_another_one():
-    assert shown("x" * 128) == b"x" * 128
-    assert shown("x" * 129) == NOBODY
+    assert name_bytes("x" * 128) == b"x" * 128
+    assert name_bytes("x" * 129) == b""
