@@ -369,6 +369,20 @@ def test_a_user_without_the_right_to_store_is_told_that_nothing_was_stored(open_
         server.end()
 
 
+@pytest.mark.parametrize("missing", ["+rpush", "~greenq:*"])
+def test_a_user_without_a_right_that_a_script_needs_is_told_that_nothing_is_enqueued(open_broker, missing):
+    server, rules = shared_server(), documented_rules().replace(missing, "~greenq:default")
+    server.client().flushall()
+    server.client().execute_command("ACL", "SETUSER", "some", "reset", *rules.split())
+    try:
+        broker = open_broker(f"redis://some:a-long-password@127.0.0.1:{server.port}/0")
+        with pytest.raises(BrokerUnusable, match=r"nothing was stored: .*(run this command|access|permissions)"):
+            send(broker, 1)
+        assert server.client().llen("greenq:default") == 0
+    finally:
+        server.client().execute_command("ACL", "DELUSER", "some")
+
+
 def test_a_user_who_may_not_ask_about_the_server_can_use_it_and_is_told(open_broker, caplog):
     server = TlsServer(rules=documented_rules().replace("+info", "").replace("+config|get", ""))
     try:

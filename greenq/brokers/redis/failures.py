@@ -42,6 +42,9 @@ _REFUSALS = (
 )
 #: Refusals that stay until somebody changes the password or the user's rights.
 _LASTING = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+#: What a script says whose user lacks a right: as lasting, but without a code. It may have stored a payload
+#: without its id, which nobody runs.
+_NO_RIGHT_IN_SCRIPT = "The user executing the script can't"
 #: What is said of a certificate that cannot be verified: so does this, until somebody changes one.
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 #: What to do, by a part of what was said; the first that is found counts.
@@ -49,6 +52,7 @@ _REMEDIES = {
     "Authentication required": "Give the broker username= and password=, or both in its URL",
     "invalid username-password": "Look at the user and the password that the broker was given",
     "'select' command": "Allow it (+select), or use database 0",
+    _NO_RIGHT_IN_SCRIPT: "Give it the rights that docs/redis.md lists",
     "read only replica": "Give the broker the master's address, or sentinel.master_for(name)",
     "certificate has expired": "Renew the server's certificate",
     "certificate is not valid for": "Give the broker the host by a name that is in the server's certificate",
@@ -89,8 +93,9 @@ def explain(error: BaseException, address: str, *, was_sent: bool, stores: bool 
         return BrokerUnusable(f"What answers at {address} is no Redis{so}: {text}. Look at the host and the port")
     if isinstance(error, REPLIES):
         # Of a script, older servers put the code inside a longer sentence.
-        if isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
-            kind = BrokerUnusable if isinstance(error, _LASTING) else ConnectionFailed
+        lacks_right = _NO_RIGHT_IN_SCRIPT in text
+        if lacks_right or isinstance(error, _REFUSALS) or any(f"{code} " in text for code in _NOTHING_DONE):
+            kind = BrokerUnusable if lacks_right or isinstance(error, _LASTING) else ConnectionFailed
             return kind(f"Redis at {address} refused{so}: {text}")
         return None
     if not isinstance(error, _BROKEN):
