@@ -19,7 +19,7 @@ from greenq.metrics.catalogue import METRICS
 from greenq.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("troubleshooting.md", "production.md")
+PAGES = ("troubleshooting.md", "production.md", "security.md")
 ALERTS = ROOT / "examples/deploy/alerts.yml"
 
 #: What stands in the code's own words for what only the moment knows; as f-strings have it here.
@@ -156,6 +156,7 @@ def test_options_variables_and_metrics_on_these_pages_exist(name):
         "--sort",
         "--interval",
         "--stop-timeout",
+        "--ulimit",
     }
     variables = {option.variable for option in OPTIONS} | {setting.name for setting in SETTINGS}
 
