@@ -19,7 +19,7 @@ from greenq.metrics.catalogue import METRICS
 from greenq.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("troubleshooting.md", "production.md", "security.md")
+PAGES = ("troubleshooting.md", "production.md", "brokers.md", "security.md")
 ALERTS = ROOT / "examples/deploy/alerts.yml"
 
 #: What stands in the code's own words for what only the moment knows; as f-strings have it here.
@@ -205,6 +205,38 @@ def test_the_table_of_contents_of_troubleshooting_has_each_symptom():
     symptoms = [title for title in re.findall(r"^## (.+)$", text, re.MULTILINE) if title != "The first five minutes"]
 
     assert re.findall(r"^- \[(.+?)\]\(#", text, re.MULTILINE) == symptoms
+
+
+# -- figures
+
+
+def measured():
+    """What the page of the benchmarks has, by its heading: each label with its median."""
+    parts = re.split(r"^##+ ", (ROOT / "loadtests/README.md").read_text(), flags=re.MULTILINE)
+    by_heading = {part.partition("\n")[0]: part for part in parts}
+    headings = {"SQLite": "Figures", "Redis": "Figures on Redis", "RabbitMQ": "Figures on RabbitMQ"}
+    return {
+        broker: dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|", by_heading[heading], re.MULTILINE))
+        for broker, heading in headings.items()
+    }
+
+
+def test_the_figures_of_brokers_are_those_of_the_benchmarks():
+    table = page("brokers.md").partition("| what | SQLite | Redis | RabbitMQ |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[1:]]
+
+    for label, *figures in rows:
+        assert figures == [measured()[broker][label] for broker in ("SQLite", "Redis", "RabbitMQ")]
+    assert len(rows) > 4
+
+
+def test_the_figures_of_sizing_are_those_of_the_benchmarks():
+    table = page("production.md").partition("| what | how much |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[1:]]
+
+    for label, figure in rows:
+        assert figure == measured()["SQLite"][label]
+    assert len(rows) == 3
 
 
 # -- alerts
