@@ -13,6 +13,7 @@ from greenq.brokers.redis import RedisBroker
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.message import Message
 from tests.support.command import Command, write_module
+from tests.support.memory_limit import memory_limit
 from tests.support.redis_server import redis_server, shared_server
 from tests.support.waiting import until
 
@@ -48,12 +49,27 @@ def die(how):
     if how == "segfault":
         ctypes.string_at(0)
     note("busy", how)
-    while True:  # until it is killed from outside, as the kernel does it where memory is full
-        pass
+    eaten = []
+    while True:  # until it is killed, by the test or by the kernel
+        if how == "memory":
+            eaten.append(b"x" * 2**24)
 """
 
 #: Each way to die, and how it is told.
-WAYS = {"exit": "exited with code 1", "segfault": "was killed by SIGSEGV", "kill": "was killed by SIGKILL"}
+WAYS = {
+    "exit": "exited with code 1",
+    "segfault": "was killed by SIGSEGV",
+    "kill": "was killed by SIGKILL",
+    "memory": "was killed by SIGKILL",
+}
+
+#: Runs the command in a group of processes: the path of the file with their pids is the first argument.
+IN_A_GROUP = """
+import os, sys
+with open(sys.argv[1], "w") as group:
+    group.write(str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "greenq", *sys.argv[2:]])
+"""
 
 
 class Place:
@@ -106,8 +122,9 @@ def run(place):
     """Starts the command there; ends all of its processes after the test."""
     commands = []
 
-    def start(*arguments):
-        commands.append(Command(place.folder, "app", *arguments, GREENQ_BROKER_URL=place.url))
+    def start(*arguments, group=None):
+        program = {"program": ("-c", IN_A_GROUP, str(group))} if group is not None else {}
+        commands.append(Command(place.folder, "app", *arguments, **program, GREENQ_BROKER_URL=place.url))
         return commands[-1]
 
     yield start
@@ -115,14 +132,25 @@ def run(place):
         command.end()
 
 
+@pytest.fixture
+def crowded():
+    """A group of processes that are killed by the kernel when they take more than so much memory."""
+    with memory_limit(256) as group:
+        yield group
+
+
 @pytest.mark.parametrize("how", WAYS)
-def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_deaths_and_its_neighbours_are_done(run, place, how):
+def test_a_job_that_kills_its_worker_is_a_dead_letter_after_three_deaths_and_its_neighbours_are_done(
+    request, place, how
+):
+    group = request.getfixturevalue("crowded") if how == "memory" else None
+    run = request.getfixturevalue("run")
     neighbours = [f"neighbour-{number}" for number in range(50)]
     place.send("sleep", *neighbours[:25])
     place.send("die", how)
     place.send("sleep", *neighbours[25:])
 
-    run("-p", "1", "-c", "100")
+    run("-p", "1", "-c", "100", group=group)
     for death in range(3 if how == "kill" else 0):
         until(lambda death=death: len(place.pids(how, "busy")) == death + 1)
         os.kill(place.pids(how)[-1], signal.SIGKILL)
