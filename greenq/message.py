@@ -255,6 +255,11 @@ class Message(Generic[R_co]):
         Raises:
           DecodeError: They are no message; says why.
         """
+        return cls._decode(data)
+
+    @classmethod
+    def _decode(cls, data: bytes, message_id: str | None = None) -> Message[Any]:
+        """The same with the id for a message that has none."""
         if len(data) > MAX_MESSAGE_BYTES:
             raise DecodeError(
                 f"The message is {len(data):,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", data, None
@@ -265,10 +270,10 @@ class Message(Generic[R_co]):
             fields = _global_encoder.decode(data)
         except Exception as error:  # whatever an encoder of the application raises
             raise DecodeError(f"The message cannot be decoded: {error}.", data, error) from error
-        return cls._from_fields(fields, data)
+        return cls._from_fields(fields, data, message_id)
 
     @classmethod
-    def _from_fields(cls, fields: Any, data: bytes) -> Message[Any]:
+    def _from_fields(cls, fields: Any, data: bytes, message_id: str | None = None) -> Message[Any]:
         try:
             args = fields["args"]
             if (
@@ -283,7 +288,7 @@ class Message(Generic[R_co]):
             ):
                 fields["args"] = tuple(args)
                 if fields["message_id"] is None:
-                    fields["message_id"] = generate_unique_id()
+                    fields["message_id"] = message_id or generate_unique_id()
                 if fields["message_timestamp"] is None:
                     fields["message_timestamp"] = now_ms()
                 # A worker decodes every message, and this takes half the time of __init__.

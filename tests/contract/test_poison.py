@@ -6,6 +6,9 @@ test_rabbitmq_losses.py. Here it is only asked to take the words.
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import pytest
 
 import greenq
@@ -223,6 +226,41 @@ def test_what_is_sent_back_from_the_dead_letters_begins_with_nothing_against_it(
 def test_of_two_messages_of_which_one_names_the_other_only_the_killer_is_charged(broker, die, consumer):
     killer = broker.enqueue(message("killer"))
     broker.enqueue(message("witness", killer.message_id))
+
+    die(charge=[killer])
+
+    assert {names([each])[0]: each.charges for each in take(consumer, 2)} == {"killer": 1, "witness": 0}
+
+
+class Zipped(greenq.Encoder):
+    """Writes what nobody can look into."""
+
+    def encode(self, data):
+        return zlib.compress(json.dumps(data).encode())
+
+    def decode(self, data):
+        return json.loads(zlib.decompress(data))
+
+
+class Escaped(greenq.JSONEncoder):
+    """Writes JSON as PHP does."""
+
+    def encode(self, data):
+        return super().encode(data).replace(b"/", rb"\/")
+
+
+@pytest.fixture(params=[greenq.PickleEncoder, Zipped, Escaped])
+def encoder(request):
+    before = greenq.get_encoder()
+    greenq.set_encoder(request.param())
+    yield
+    greenq.set_encoder(before)
+
+
+@pytest.mark.usefixtures("encoder")
+def test_only_the_killer_is_charged_however_messages_are_encoded(broker, die, consumer):
+    killer = broker.enqueue(message("killer").copy(message_id="orders/42"))
+    broker.enqueue(message("witness", killer.message_id, cause=killer.message_id))
 
     die(charge=[killer])
 

@@ -435,6 +435,21 @@ def test_a_death_that_is_reported_is_taken_back_at_once(broker, server):
     assert broker.take_back(worker_id) == 0
 
 
+@pytest.mark.parametrize("stored_id", ["order-42", b"\xff", str(uuid.UUID(int=42))])
+def test_a_message_without_an_id_is_charged_like_any_other(broker, consumer, open_broker, client, stored_id):
+    killer = {**message("killer").asdict(), "message_id": None}
+    push(client, json.dumps(killer), stored_id)
+    send(broker, "neighbour")
+    for _ in range(3):
+        fetched = {names([each])[0]: each for each in take(consumer, 2)}
+        open_broker().take_back(broker.worker_id, charge=[fetched["killer"].message_id])
+
+    fetched = {names([each])[0]: each for each in take(consumer, 2)}
+
+    assert (fetched["killer"].charges, fetched["killer"].failed) == (3, True)
+    assert (fetched["neighbour"].charges, fetched["neighbour"].is_suspect) == (0, False)
+
+
 def test_a_verdict_on_what_was_taken_back_is_refused_and_stores_nothing(broker, consumer, open_broker):
     send(broker, 1)
     held = take_one(consumer)

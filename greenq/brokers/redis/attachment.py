@@ -6,20 +6,21 @@ Puts the parts together; none of them knows the broker.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Collection
 from typing import Any
 
 from ...errors import ConnectionError
+from ...message import MAX_MESSAGE_BYTES
 from . import fitness
 from .cluster import Cluster, ClusterCaller
 from .connection import OneServer, Server, is_cluster, is_of_sentinel, where
 from .keys import Layout
 from .links import Caller, Link, Links
 from .membership import Membership
+from .messages import decode
 from .peek import Alone, Peek, Servers
-from .scripts import TAKE_BACK
+from .scripts import HELD, TAKE_BACK
 from .sentinel import SentinelMaster
 
 
@@ -144,8 +145,19 @@ class Attachment:
           cause(str): How it died, as it is kept.
         """
         of = self.layout.of(queue_name)
-        args: list[Any] = [worker_id, int(is_counted), cause]
-        for message_id in charged:
-            args += (message_id.encode("utf-8", "replace"), json.dumps(message_id)[1:-1])
+        found = self._stored_ids(queue_name, worker_id, charged) if charged else []
+        args = [worker_id, int(is_counted), int(bool(charged)), cause, *found]
         taken: int = self.links.call(TAKE_BACK, of.for_take_back(), args)
         return taken
+
+    def _stored_ids(self, queue_name: str, worker_id: str, message_ids: Collection[str]) -> list[bytes]:
+        """Under which ids a dead worker holds these messages of a queue."""
+        # Read here, not by a script: only the encoder can tell the id in a payload from whatever else is there.
+        of = self.layout.of(queue_name)
+        ids, payloads = self.links.call(HELD, of.for_held(), [worker_id, MAX_MESSAGE_BYTES])
+        wanted = {each.encode("utf-8", "replace") for each in message_ids}
+        return [
+            message.stored_id
+            for message in decode(self.layout, queue_name, "", ids, payloads, [])
+            if message.message_id.encode("utf-8", "replace") in wanted
+        ]

@@ -95,8 +95,11 @@ class QueueKeys:
     def for_hand_over(self, old: str, new: str) -> Keys:
         return (self.ready, self.priorities, self.workers, self.held(old), self.held(new))
 
+    def for_held(self) -> Keys:
+        return (self.ready, self.messages, self.workers)
+
     def for_take_back(self) -> Keys:
-        return (self.ready, self.messages, self.priorities, self.deliveries, self.evidence, self.workers)
+        return (self.ready, self.priorities, self.deliveries, self.evidence, self.workers)
 
     def for_flush(self) -> Keys:
         return (*self.for_enqueue(), self.deliveries, self.evidence, self.workers, *self._dead_letters())
@@ -186,11 +189,16 @@ _PRIORITY = re.compile(rb"!-?[0-9]+$")
 _MARK = slice(12, 13)
 
 
+def is_own(id: bytes) -> bool:
+    """Whether greenq gave this id, and wrote what is stored under it."""
+    return id[_MARK] == b"~"
+
+
 def next_id(id: bytes) -> str:
     """A new id for a message that had this one: with the same priority."""
     found = _PRIORITY.search(id)
     number = new_id(0) + (found[0].decode() if found else "")
-    return number if id[_MARK] == b"~" else "x" + number
+    return number if is_own(id) else "x" + number
 
 
 def _start_anew() -> None:

@@ -289,7 +289,7 @@ class Membership:
             if self._is_left:
                 return
             of = self._layout.of(queue_name)
-            self._own.call(TAKE_BACK, of.for_take_back(), ["", 1, ""])
+            self._own.call(TAKE_BACK, of.for_take_back(), ["", 1, 0, ""])
             purged = _PURGED_AT_ONCE
             while purged == _PURGED_AT_ONCE:
                 purged = self._own.call(PURGE, of.for_purge(), [self._dead_message_ttl_ms, _PURGED_AT_ONCE])

@@ -16,7 +16,7 @@ from ...errors import DecodeError
 from ...message import MAX_MESSAGE_BYTES, Message
 from ...names import canonical_queue_name
 from ...suspicion import Evidence, judge
-from .keys import Layout
+from .keys import Layout, is_own
 
 
 class RedisMessage(MessageProxy):
@@ -77,14 +77,17 @@ def decode(
       ids, payloads, deliveries: As fetch.lua answers them.
     """
     messages: list[MessageProxy] = []
-    read = Message.decode
+    read = Message._decode
     for position, (stored_id, payload) in enumerate(zip(ids, payloads, strict=True)):
         count = int(deliveries[position] or 0) if deliveries else 0
         number = next(_numbers)
         try:
             if not isinstance(payload, bytes):
                 raise _no_payload(payload)
-            message = read(payload)
+            if is_own(stored_id):
+                message = read(payload)
+            else:  # it may have none: it must be known by the same one wherever it is fetched
+                message = read(payload, stored_id.decode("utf-8", "backslashreplace"))
             if message.queue_name != queue_name:
                 _check_queue_of(message, payload, layout)
         except DecodeError as error:

@@ -1,33 +1,21 @@
 -- Return what lost workers hold to the front of the queue, and end their leases.
 --
--- Keys: ready, messages, priorities, deliveries, evidence, workers.
+-- Keys: ready, priorities, deliveries, evidence, workers.
 -- Arguments: a worker's id, or '' for all whose lease has run out; 1 to count it as a
---   delivery, 0 not to; how the worker died; then, for each message that there is evidence
---   against, its message_id as it is and as JSON writes it. With any of these nothing is noted
---   of the others, without any all are noted as lost unwitnessed.
+--   delivery, 0 not to; 1 if there is evidence against some of what it held, on this queue or
+--   another, 0 if not; how the worker died; then the ids of those here. With evidence nothing is
+--   noted of the others, without it all are noted as lost unwitnessed.
 -- Answers how many messages were taken back.
 --
 -- Atomic, because from the moment in which a message is ready again its old holder's
 -- verdict on it must be refused; and whoever fetches it then must see what was noted.
 
-local ready, messages, priorities, deliveries, evidence, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local worker, is_counted, cause = ARGV[1], ARGV[2] == '1', ARGV[3]
-local has_evidence = #ARGV > 3
+local ready, priorities, deliveries, evidence, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local worker, is_counted, has_evidence, cause = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4]
 
--- Stored under ids of greenq's own: the message_id is in the payload. In one of an encoder
--- other than JSON it is looked for, not read.
-local function is_charged(id)
-  local payload = redis.call('HGET', messages, id)
-  for position = 4, payload and #ARGV or 0, 2 do
-    local as_it_is, as_json = ARGV[position], ARGV[position + 1]
-    if string.find(payload, as_it_is, 1, true) or string.find(payload, as_json, 1, true) then
-      local is_json, message = pcall(cjson.decode, payload)
-      if not is_json or type(message) ~= 'table' or message.message_id == as_it_is then
-        return true
-      end
-    end
-  end
-  return false
+local is_charged = {}
+for position = 5, #ARGV do
+  is_charged[ARGV[position]] = true
 end
 
 local function note(id)
@@ -38,7 +26,7 @@ local function note(id)
   end
   if not has_evidence then
     unwitnessed = unwitnessed + 1
-  elseif is_charged(id) then
+  elseif is_charged[id] then
     charges, last = charges + 1, cause
   else
     return
