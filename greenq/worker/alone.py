@@ -55,24 +55,23 @@ class Solitude:
     def run(self, message: MessageProxy, consumer: ConsumerThread) -> bool:
         """Have a suspect run, in the one slot that was taken for it; False if it is to go back instead.
 
-        Returns when it has been delivered, not when it has ended. Switches: waits for what runs.
+        Returns when it has been delivered, not when it has ended; it has not been if this raises. Switches:
+        waits for what runs.
         """
         if not self._slots.shut():
             return False  # one of another queue has its turn
-        is_alone = False
+        is_attended = False
         try:
             is_alone = self._wait_for_others(consumer)
             if not consumer.is_fetching:
-                is_alone = False
                 return False
             if is_alone:
                 self._announce(message)
+                is_attended = True
         finally:
-            if not is_alone:
+            if not is_attended:
                 self._slots.reopen()
         self._slots.deliver([message], consumer)
-        if is_alone:
-            self._runtime.spawn(lambda: self._attend(message), name="attendant of a suspect")
         return True
 
     def _wait_for_others(self, consumer: ConsumerThread) -> bool:
@@ -86,6 +85,7 @@ class Solitude:
         return False
 
     def _announce(self, message: MessageProxy) -> None:
+        """Tell that it runs alone, and have somebody tell when it does no longer."""
         inner = message._message
         self.logger.info(
             "Message %s of actor %s runs alone for %.0f s at most: its worker was lost %d times, %d of them seen to be "
@@ -94,11 +94,19 @@ class Solitude:
             extra=marked(inner),
         )
         self.tell(inner.message_id)
+        try:
+            # Before it runs: if there is no thread for this, nobody would ever give out slots again.
+            self._runtime.spawn(lambda: self._attend(message), name="attendant of a suspect")
+        except BaseException:
+            self.tell(None)
+            raise
 
     def _attend(self, message: MessageProxy) -> None:
         has_ended = self._slots.wait_until_free(ALONE_S)
-        # First, so that the death of what runs next is not taken for this one's.
-        self.tell(None)
-        self._slots.reopen()
+        try:
+            # First, so that the death of what runs next is not taken for this one's.
+            self.tell(None)
+        finally:
+            self._slots.reopen()
         if not has_ended:
             self.logger.info("Others run beside message %s again, which goes on.", message._message.message_id)

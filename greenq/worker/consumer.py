@@ -222,8 +222,12 @@ class ConsumerThread:
         # What came with it goes back before, for others: it may be a while, and they are not to be
         # lost once more if this is the one that kills.
         self._give_back([message for message in fetched if message is not suspect])
-        if not self.worker.solitude.run(suspect, self):
-            self._give_back([suspect])
+        is_delivered = False
+        try:
+            is_delivered = self.worker.solitude.run(suspect, self)
+        finally:
+            if not is_delivered:
+                self._give_back([suspect])
 
     def _reject(self, message: Undecodable) -> None:
         self.undecodable += 1

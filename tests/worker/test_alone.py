@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -254,6 +255,50 @@ def test_a_pause_sends_a_suspect_back_that_waits_for_others(broker, jobs, suspec
     join(broker)
 
     assert jobs.beside["suspect"] == set()
+
+
+def fails_once(function):
+    """The same function, but for its first call."""
+    failures = []
+
+    def wrapper(*args, **kwargs):
+        if not failures:
+            failures.append(1)
+            raise RuntimeError("can't start new thread")
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class FailsToAttend:
+    """A runtime that starts all but the first attendant."""
+
+    def __init__(self, runtime):
+        self.spawn = fails_once(runtime.spawn)
+
+
+@pytest.mark.parametrize("step", ["log", "tell", "attend"])
+def test_an_error_before_a_suspect_runs_alone_stops_neither_it_nor_the_others(broker, jobs, suspect, told, step):
+    suspected = jobs.work.send("suspect")
+    jobs.work.send("neighbour")
+    suspect(suspected)
+    worker = told(queues={"other"})
+    solitude = worker.solitude
+    if step == "log":
+        solitude.logger = logging.Logger(step)
+        solitude.logger.addFilter(fails_once(lambda record: True))
+    elif step == "tell":
+        solitude.tell = fails_once(solitude.tell)
+    else:
+        solitude._runtime = FailsToAttend(solitude._runtime)
+
+    consume_default_as_well(worker)
+    join(broker)
+    until(lambda: not worker.slots.is_shut)
+
+    assert jobs.beside == {"suspect": set(), "neighbour": set()}
+    told_of = [each for each in jobs.events if each in (suspected.message_id, None)]
+    assert told_of in ([suspected.message_id, None], 2 * [suspected.message_id, None])
 
 
 def test_a_suspect_that_is_a_coroutine_runs_alone_too(broker, jobs, suspect, told):
