@@ -205,18 +205,25 @@ class ConsumerThread:
         self.worker.slots.give_back(len(messages))
 
     def _deliver(self, messages: list[MessageProxy]) -> None:
-        good = [message for message in messages if not isinstance(message, Undecodable)]
+        good = [message for message in messages if not message.failed]
         if len(good) < len(messages):
-            for message in messages:
-                if isinstance(message, Undecodable):
-                    self._reject(message)
-            self.worker.slots.give_back(len(messages) - len(good))
+            self._deliver_failed([message for message in messages if message.failed])
         suspect = next((message for message in good if message.is_suspect), None)
         self._met_suspects = suspect is not None
         if suspect is not None:
             self._run_alone(suspect, good)
         elif good:
             self.worker.slots.deliver(good, self)
+
+    def _deliver_failed(self, messages: list[MessageProxy]) -> None:
+        # No actor runs for them, so they wait for no suspect.
+        undecodable = [message for message in messages if isinstance(message, Undecodable)]
+        for message in undecodable:
+            self._reject(message)
+        self.worker.slots.give_back(len(undecodable))
+        given_up = [message for message in messages if not isinstance(message, Undecodable)]
+        if given_up:
+            self.worker.slots.deliver(given_up, self)
 
     def _run_alone(self, suspect: MessageProxy, fetched: list[MessageProxy]) -> None:
         # What came with it goes back before, for others: it may be a while, and they are not to be

@@ -178,6 +178,24 @@ def test_others_run_again_beside_a_suspect_that_does_not_end(broker, jobs, suspe
     assert jobs.events == [suspected.message_id, "suspect began", None, "neighbour began"]
 
 
+def test_what_was_fetched_with_a_suspect_and_is_given_up_does_not_go_back(broker, jobs, suspect, told, caplog):
+    suspected = jobs.work.send("suspect")
+    killer = jobs.work.send("killer")
+    suspect(suspected, killer)
+    lost = SqliteBroker(broker.path)
+    lost.declare_queue("default")
+    assert len(lost.consume("default").fetch(2)) == 2
+    broker.take_back(lost.worker_id, charge=[killer.message_id])
+    lost.close()
+
+    told()
+    join(broker)
+
+    assert jobs.beside == {"suspect": set()}
+    assert [each.message.message_id for each in broker.dead_letters_of("default").each()] == [killer.message_id]
+    assert caplog.text.count("goes to the dead letters") == 1
+
+
 def test_suspects_run_one_after_the_other(broker, jobs, suspect, told):
     suspects = [jobs.work.send(f"suspect {number}") for number in range(5)]
     suspects += [jobs.elsewhere.send(f"suspect {number}") for number in range(5, 10)]
