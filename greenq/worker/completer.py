@@ -36,7 +36,7 @@ class Completer:
         self.logger = get_logger(__name__, f"{type(self).__name__}({queue_name})")
         #: The consumer that writes; replaced when the connection had to be made anew.
         self.consumer: Consumer | None = None
-        #: How many messages were settled so far.
+        #: How many messages were settled so far; what goes back to the queue is not.
         self.settled = 0
         self._runtime = runtime
         self._broker = broker
@@ -180,7 +180,7 @@ class Completer:
         return list(unwritten)
 
     def _note_written(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
-        self.settled += len(batch) - len(refused)
+        self.settled += _settled(batch) - _settled(refused)
         self._tell(batch, refused)
 
     def _complete(self, consumer: Consumer, batch: list[Verdict]) -> Sequence[Verdict]:
@@ -256,3 +256,7 @@ class Completer:
                 close()
             except Exception as error:
                 self.logger.warning("What follows message %s was not closed: %r", message.message_id, error)
+
+
+def _settled(verdicts: Sequence[Verdict]) -> int:
+    return sum(verdict.action is not Action.REQUEUE for verdict in verdicts)

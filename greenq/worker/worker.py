@@ -113,7 +113,7 @@ class Worker:
 
     @property
     def jobs_done(self) -> int:
-        """How many messages were settled so far."""
+        """How many messages were settled so far; what went back to its queue is not."""
         return sum(consumer.completer.settled for consumer in self.consumers.values())
 
     @property

@@ -87,6 +87,19 @@ def test_a_second_verdict_on_a_message_is_dropped(make):
     assert consumer.batches == [[verdict]]
 
 
+def test_what_goes_back_to_its_queue_does_not_count_as_done(make):
+    done, refused, returned, returned_and_refused = acks(4)
+    returned.action = returned_and_refused.action = Action.REQUEUE
+    consumer = Recorder(answers=[(), [refused], (), [returned_and_refused]])
+    completer = make(consumer)
+
+    for verdict in (done, refused, returned, returned_and_refused):
+        completer.hand_over(verdict)
+        assert completer.flush(5)
+
+    assert completer.settled == 1
+
+
 def test_an_outage_loses_no_verdict_and_is_told_once_at_each_end(make, caplog):
     consumer = Recorder([ConnectionClosed("away"), ConnectionClosed("away"), ConnectionClosed("away")])
     completer = make(consumer)
