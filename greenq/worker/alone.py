@@ -3,9 +3,10 @@
 Knows slots and messages. What makes a suspect is in suspicion.py; whoever looks at deaths is told
 through ``tell``.
 
-One at a time: no slot is given out, what runs is waited for, it runs, slots are given out again. Both
-waits have an end, because a queue must not stand still for hours on a suspicion: most of what kills
-does so soon, and a death later on, or beside others, is judged by who had the CPU.
+One at a time: no slot is given out, what runs is waited for, and for its verdicts to be written; it runs,
+slots are given out again. All waits have an end, because a queue must not stand still for hours on a
+suspicion: most of what kills does so soon, and a death later on, or beside others, is judged by who had
+the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .slots import Slots
 if TYPE_CHECKING:
     from .consumer import ConsumerThread
 
-#: Seconds for which a suspect waits for the jobs that run already. Then it runs beside them.
+#: Seconds for which a suspect waits for the jobs that run already, and then for the broker to take the
+#: verdicts. Then it runs beside them.
 PATIENCE_S = 5.0
 
 #: Seconds after such a wait in vain in which the next suspects do not wait.
@@ -31,6 +33,9 @@ IMPATIENT_S = 60.0
 
 #: Seconds after which others run beside a suspect that has not ended.
 ALONE_S = 60.0
+
+#: How often who waits for the broker looks whether that is still wanted.
+_LOOK_EVERY_S = 0.2
 
 
 class Solitude:
@@ -75,14 +80,23 @@ class Solitude:
         return True
 
     def _wait_for_others(self, consumer: ConsumerThread) -> bool:
-        """Wait for what runs; whether nothing does now."""
+        """Wait for what runs, and goes back; whether there is nothing of it now."""
         now = time.monotonic()
         patience_s = 0.0 if now < self._impatient_until else PATIENCE_S
-        if self._slots.wait_until_one(patience_s, lambda: consumer.is_fetching):
+        if self._slots.wait_until_one(patience_s, lambda: consumer.is_fetching) and self._wait_until_written(consumer):
             return True
         if patience_s and consumer.is_fetching:
             self._impatient_until = time.monotonic() + IMPATIENT_S
         return False
+
+    def _wait_until_written(self, consumer: ConsumerThread) -> bool:
+        """Wait for the verdicts of all queues, whose messages would be lost with a suspect that kills."""
+        deadline = time.monotonic() + PATIENCE_S
+        for each in list(consumer.worker.consumers.values()):
+            while not each.completer.flush(min(_LOOK_EVERY_S, max(0.0, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline or not consumer.is_fetching:
+                    return False
+        return True
 
     def _announce(self, message: MessageProxy) -> None:
         """Tell that it runs alone, and have somebody tell when it does no longer."""

@@ -226,8 +226,8 @@ class ConsumerThread:
             self.worker.slots.deliver(given_up, self)
 
     def _run_alone(self, suspect: MessageProxy, fetched: list[MessageProxy]) -> None:
-        # What came with it goes back before, for others: it may be a while, and they are not to be
-        # lost once more if this is the one that kills.
+        # What came with it goes back, for others: it may be a while, and they are not to be lost once
+        # more if this is the one that kills.
         self._give_back([message for message in fetched if message is not suspect])
         is_delivered = False
         try:

@@ -9,6 +9,7 @@ import pytest
 
 import greenq
 from greenq.brokers.sqlite import SqliteBroker
+from greenq.brokers.sqlite.consumer import SqliteConsumer
 from greenq.worker import alone
 from tests.support.waiting import PATIENCE_S, happens, until
 
@@ -194,6 +195,52 @@ def test_what_was_fetched_with_a_suspect_and_is_given_up_does_not_go_back(broker
     assert jobs.beside == {"suspect": set()}
     assert [each.message.message_id for each in broker.dead_letters_of("default").each()] == [killer.message_id]
     assert caplog.text.count("goes to the dead letters") == 1
+
+
+def test_a_suspect_that_runs_alone_is_all_that_its_death_would_lose(broker, jobs, suspect, told, monkeypatch):
+    jobs.lasting("earlier", "suspect")
+    suspected = jobs.work.send("suspect")
+    suspect(suspected)
+    for number in range(20):
+        jobs.work.send(number)
+    jobs.elsewhere.send("earlier")
+    worker = told(queues={"other"})
+    happens(jobs.begun["earlier"])
+    write = SqliteConsumer.complete
+
+    def write_late(consumer, verdicts):
+        jobs.may_end["suspect"].wait(0.2)  # time enough for a suspect that does not wait for this
+        return write(consumer, verdicts)
+
+    monkeypatch.setattr(SqliteConsumer, "complete", write_late)
+    consume_default_as_well(worker)
+    until(lambda: worker.slots.is_shut)
+    jobs.may_end["earlier"].set()
+    happens(jobs.begun["suspect"])
+
+    assert [broker.queue_counts(name).reserved for name in ("default", "other")] == [1, 0]
+    assert jobs.events.count(suspected.message_id) == 1
+
+
+def test_a_suspect_waits_for_verdicts_only_for_a_while(broker, jobs, suspect, told, monkeypatch):
+    monkeypatch.setattr(alone, "PATIENCE_S", 0.05)
+    jobs.lasting("suspect")
+    suspected = jobs.work.send("suspect")
+    suspect(suspected)
+    jobs.work.send("neighbour")
+    write = SqliteConsumer.complete
+
+    def write_after_the_suspect(consumer, verdicts):
+        happens(jobs.begun["suspect"])
+        return write(consumer, verdicts)
+
+    monkeypatch.setattr(SqliteConsumer, "complete", write_after_the_suspect)
+    told()
+    happens(jobs.begun["suspect"])
+    jobs.may_end["suspect"].set()
+    join(broker)
+
+    assert suspected.message_id not in jobs.events
 
 
 def test_suspects_run_one_after_the_other(broker, jobs, suspect, told):
