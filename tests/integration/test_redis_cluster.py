@@ -179,6 +179,29 @@ def test_no_script_is_broken_off_in_the_middle_while_its_slot_is_moved(servers, 
     assert names(take(consumer, 5)) == ["retry", "lost", "first", "last", "low"]
 
 
+@pytest.mark.usefixtures("no_patience")
+def test_what_a_dead_worker_had_on_a_node_that_refuses_holds_up_no_queue_of_another(servers, open_broker):
+    other = next(node for node in servers.masters if node is not servers.master_of(QUEUE))
+    queues = ["default", queue_on(servers, other)]
+    broker, lost = open_broker(), open_broker()
+    for queue_name in queues:
+        broker.declare_queue(queue_name)
+        lost.declare_queue(queue_name)
+        broker.enqueue(message(queue_name, queue_name=queue_name))
+        take(lost.consume(queue_name, timeout=PATIENCE_S * 1000))
+    move = SlotMove(servers, QUEUE)
+    move.begin()
+
+    with pytest.raises(ConnectionFailed):
+        broker.take_back(lost.worker_id)
+
+    assert broker.queue_counts(queues[1]).ready == 1
+    move.move_keys()
+    move.end()
+    assert broker.take_back(lost.worker_id) == 1
+    assert broker.queue_counts("default").ready == 1
+
+
 def test_a_consumer_that_waits_goes_on_where_its_queue_has_moved(servers, broker, consumer):
     assert consumer.fetch(1) == []
     move = SlotMove(servers, QUEUE)

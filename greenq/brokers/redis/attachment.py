@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ...errors import ConnectionError
@@ -87,20 +87,9 @@ class Attachment:
         try:
             # The leases return what could not be returned now.
             with contextlib.suppress(ConnectionError):
-                self._take_back_own()
+                self.take_back(self.membership.queues, self.membership.worker_id, is_counted=False)
         finally:
             self.links.close()
-
-    def _take_back_own(self) -> None:
-        away: set[str] = set()
-        for queue_name in self.membership.queues:
-            address = self.links.address_of(self.layout.of(queue_name).ready)
-            if address in away:  # a node that does not answer is waited for once
-                continue
-            try:
-                self.take_back(queue_name, self.membership.worker_id, is_counted=False)
-            except ConnectionError:
-                away.add(address)
 
     def check(self, logger: logging.Logger) -> None:
         """See whether the server, or each master of a cluster, is one to keep messages on.
@@ -128,22 +117,42 @@ class Attachment:
 
     def take_back(
         self,
-        queue_name: str,
+        queue_names: Iterable[str],
         worker_id: str,
         *,
         is_counted: bool = True,
         charged: Collection[str] = (),
         cause: str = "",
     ) -> int:
-        """Return what a worker holds of a queue; answer how many messages that were. May switch.
+        """Return what a worker holds of these queues; answer how many messages that were. May switch.
 
         Parameters:
-          queue_name(str): The queue, by its canonical name.
+          queue_names(Iterable[str]): The queues, by their canonical names.
           worker_id(str): The worker's.
           is_counted(bool): Whether it was lost. Default: True.
           charged(Collection[str]): Ids of the messages that there is evidence against.
           cause(str): How it died, as it is kept.
+
+        Raises:
+          ConnectionError: A server is away. What is on others has been returned.
         """
+        taken = 0
+        away: dict[str, ConnectionError] = {}
+        for queue_name in queue_names:
+            address = self.links.address_of(self.layout.of(queue_name).ready)
+            if address in away:  # a node that does not answer is waited for once
+                continue
+            try:
+                taken += self._take_back(queue_name, worker_id, is_counted, charged, cause)
+            except ConnectionError as error:
+                away[address] = error
+        if away:
+            raise next(iter(away.values()))
+        return taken
+
+    def _take_back(
+        self, queue_name: str, worker_id: str, is_counted: bool, charged: Collection[str], cause: str
+    ) -> int:
         of = self.layout.of(queue_name)
         found = self._stored_ids(queue_name, worker_id, charged) if charged else []
         args = [worker_id, int(is_counted), int(bool(charged)), cause, *found]

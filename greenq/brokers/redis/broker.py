@@ -198,17 +198,14 @@ class RedisBroker(Broker):
           cause(str): How it died.
 
         Raises:
-          ConnectionError: The server is away.
+          ConnectionError: The server is away; on a cluster, one of them, and what is on the others has
+            been returned.
 
         May switch.
         """
         attachment = self._attach()
         charged = [each for each in charge if each]
-        cause = short_cause(cause)
-        return sum(
-            attachment.take_back(queue_name, worker_id, charged=charged, cause=cause)
-            for queue_name in list(self.queues)
-        )
+        return attachment.take_back(list(self.queues), worker_id, charged=charged, cause=short_cause(cause))
 
     def close(self) -> None:
         """Return what is still reserved, uncharged, and end threads and connections.
