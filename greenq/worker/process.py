@@ -71,6 +71,10 @@ _LOOK_FOR_LAST_JOB_EVERY_S = 0.1
 #: What the whole process group is sent, and only the supervisor obeys.
 _LEFT = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
+#: Seconds for which it is tried again to take back what a dead worker held, where the broker is not away
+#: but has an error in it: long enough for another worker to be told, and to try as well.
+_TAKE_BACK_S = 5.0
+
 #: Of a traceback, so that the report fits into the pipe whatever the supervisor does.
 _LONGEST_REASON = 30_000
 
@@ -418,16 +422,19 @@ class WorkerProcess:
         self._report(event="taken_back", worker_id=worker_id)
 
     def _try_to_take_back(self, worker_id: str, charge: list[str], cause: str) -> int:
-        """Take it back, however long the broker is away.
+        """Take it back, however long the broker is away; other errors are raised if they last.
 
         Whoever takes it back by its lease does not know what there is evidence against. Until it is done the
-        supervisor has another do it, should this process end.
+        supervisor has another do it as well, and should this process end.
         """
         failures = 0
+        gives_up_at = time.monotonic() + _TAKE_BACK_S
         while True:
             try:
                 return self.broker.take_back(worker_id, charge=charge, cause=cause)
-            except errors.ConnectionError as error:
+            except Exception as error:
+                if not isinstance(error, errors.ConnectionError) and time.monotonic() >= gives_up_at:
+                    raise
                 if failures == 0:
                     self.logger.warning(
                         "What worker %s held at its death cannot be returned to its queues now. %s Trying again.",
