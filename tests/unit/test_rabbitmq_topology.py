@@ -7,7 +7,7 @@ import time
 import pytest
 
 from greenq.brokers.rabbitmq import RabbitmqBroker
-from greenq.brokers.rabbitmq.losses import ALONE_S, HEADER, MOST_LOSSES, Chance, Trials, copy, losses
+from greenq.brokers.rabbitmq.losses import ALONE_S, HEADER, Chance, Trials, copy, losses
 from greenq.brokers.rabbitmq.topology import RUNGS_MS, Topology, rung_for, wire_priority
 from greenq.brokers.rabbitmq.wire import Delivery, Properties
 
@@ -150,7 +150,7 @@ def begun():
 
 @pytest.fixture
 def trials(begun):
-    return Trials(lambda: begun.append(1))
+    return Trials(lambda: begun.append(1), 3)
 
 
 def judge(trials, *tags):
@@ -158,7 +158,7 @@ def judge(trials, *tags):
 
 
 def test_only_one_message_at_a_time_has_its_last_chance(trials, begun):
-    its_copy = delivery(4, MOST_LOSSES - 1)
+    its_copy = delivery(4, 2)
 
     assert judge(trials, 1, 2, 3) == [Chance.ALONE, Chance.LATER, Chance.LATER]
     assert trials.next() == []
@@ -196,7 +196,7 @@ def test_after_a_while_more_and_more_run_beside_each_other(trials, clock):
 
 def test_nothing_is_looked_for_while_one_is_on_trial_until_others_may_run_beside_it(trials, clock):
     judge(trials, 1, 2)
-    trials.came(delivery(3, MOST_LOSSES - 1))
+    trials.came(delivery(3, 2))
 
     clock.forward(1)
 

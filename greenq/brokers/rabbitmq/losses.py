@@ -27,14 +27,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ...suspicion import MAX_DELIVERIES
 from .publisher import Outgoing
 from .wire import Delivery
 
-#: A message that was lost with its worker so many times is dead, unless the broker was told another number.
-MOST_LOSSES = MAX_DELIVERIES
-
-#: In place of that where there is no limit.
+#: In place of the number of losses after which a message is dead, where there is no limit.
 ANY_NUMBER = sys.maxsize
 
 #: Where the count is kept.
@@ -91,7 +87,7 @@ class Trials:
       most_losses(int): With so many a message is dead.
     """
 
-    def __init__(self, on_begin: Callable[[], None], most_losses: int = MOST_LOSSES) -> None:
+    def __init__(self, on_begin: Callable[[], None], most_losses: int) -> None:
         self._on_begin = on_begin
         self._most_losses = most_losses
         self._lock = threading.Lock()

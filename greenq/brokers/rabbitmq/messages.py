@@ -6,7 +6,7 @@ they are settled: see inbox.py and consumer.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...consumer import MessageProxy, Undecodable
 from ...message import Message
@@ -15,9 +15,6 @@ from .losses import losses
 from .publisher import Batch
 from .subscription import Subscription
 from .wire import Delivery
-
-if TYPE_CHECKING:
-    pass
 
 
 class RabbitmqMessage(MessageProxy):
