@@ -314,6 +314,21 @@ def test_a_queue_that_confirms_nothing_stops_no_sends_to_others(broker, send_to_
     assert broker._attach()._publisher._bytes_remembered == broker._attach()._publisher._bytes_under_way == 0
 
 
+def test_who_waits_for_a_short_time_is_answered_behind_who_waits_for_long(broker, send_to_stuck, monkeypatch):
+    monkeypatch.setattr(publisher, "_WINDOW_MESSAGES", 1)
+    done = []
+    ends = [time.monotonic() + wait_s for wait_s in (2 * PATIENCE_S, 2 * PATIENCE_S, 0.3)]
+    under_way, long, short = (Batch([Outgoing("stuck", b"x")], done.append, end) for end in ends)
+
+    broker._attach()._publisher.submit([under_way, long, short])
+    until(lambda: done)
+
+    assert done == [short]
+    assert isinstance(short.error, ConnectionFailed)
+    send_to_stuck.go_on()
+    until(lambda: done == [short, under_way, long])
+
+
 @pytest.mark.parametrize(("bound", "most"), [("_REMEMBERED_MESSAGES", 3), ("_REMEMBERED_BYTES", 350)])
 def test_no_more_than_a_bound_of_unconfirmed_messages_is_remembered(broker, send_to_stuck, monkeypatch, bound, most):
     monkeypatch.setattr(publisher, bound, most)

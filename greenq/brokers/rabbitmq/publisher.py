@@ -277,14 +277,18 @@ class Publisher:
 
     def _give_way(self) -> None:
         """Fail what does not wait for the end of an alarm."""
+        self._fail_waiting(lambda batch: batch.gives_way)
+        self._fail_under_way(lambda batch: batch.gives_way)
+
+    def _fail_waiting(self, is_meant: Callable[[Batch], bool]) -> None:
+        """Answer those that were not sent, and are meant."""
         # In the same deque: a thread in submit may have its hands on it.
         for batch in [self._waiting.popleft() for _ in range(len(self._waiting))]:
-            if batch.gives_way:
+            if is_meant(batch):
                 batch.error = ConnectionFailed(self._why_not_sent())
                 batch.on_done(batch)
             else:
                 self._waiting.append(batch)
-        self._fail_under_way(lambda batch: batch.gives_way)
 
     def _fail_under_way(self, is_meant: Callable[[Batch], bool]) -> None:
         """Answer those that are not confirmed, and are meant."""
@@ -313,10 +317,8 @@ class Publisher:
         """Fail what has waited for too long."""
         self._is_looking = False
         now = time.monotonic()
-        while self._waiting and self._waiting[0].deadline <= now:
-            batch = self._waiting.popleft()
-            batch.error = ConnectionFailed(self._why_not_sent())
-            batch.on_done(batch)
+        # All of them: who waits for 3 s may be behind who waits for 30.
+        self._fail_waiting(lambda batch: batch.deadline <= now)
         self._fail_under_way(lambda batch: batch.deadline <= now)
         if self._waiting or self._under_way:
             self._is_looking = True
