@@ -435,7 +435,7 @@ class Broker:
     def set_lease(self, lease_ms: int) -> None:
         """Give this process another lease than the one that the broker was made with.
 
-        To be called before anything is consumed. All processes that consume should have the
+        To be called before ``connect``, and before anything is consumed. All processes that consume should have the
         same: one with a short lease may take back from one with a long lease too early after an
         outage.
 
@@ -444,7 +444,7 @@ class Broker:
 
         Raises:
           ValueError: It is too short, or this broker has no leases.
-          RuntimeError: Something is consumed already.
+          RuntimeError: It is connected as a worker already: by ``connect``, or because something is consumed.
 
         May switch.
         """
@@ -452,14 +452,17 @@ class Broker:
             raise ValueError(f"{type(self).__name__} has no leases: it notices by other means that a process died.")
         lease_ms = checked_lease("lease", lease_ms)
         if self.worker_id is not None:
-            raise RuntimeError(f"{self} is consumed already, with a lease of {self.lease_ms} ms. Set it before.")
+            raise RuntimeError(
+                f"{self} is connected as a worker already, with a lease of {self.lease_ms} ms. Set it before "
+                "connect() and consume()."
+            )
         if lease_ms != self.lease_ms:
             self.lease_ms = lease_ms
             self.close()  # what is open, because something was enqueued, has the other lease; it opens again
 
     @property
     def worker_id(self) -> str | None:
-        """The id under which this process holds messages now; None if it consumes nothing."""
+        """The id under which this process holds messages now; None before it is connected as a worker."""
         return None
 
     def take_back(self, worker_id: str, *, charge: Collection[str] = (), cause: str | None = None) -> int:
@@ -468,8 +471,8 @@ class Broker:
         Parameters:
           worker_id(str): Of a worker that is known to be dead.
           charge(Collection[str]): Ids of the messages whose run there is evidence against: they had the
-            CPU at its death, say. The others are not counted then. Default: none, and all that it held
-            may have been the cause.
+            CPU at its death, say. Nothing is noted against the others then. Default: none, and all that
+            it held may have been the cause.
           cause(str): How it died, kept with those that are charged for the reason of a dead letter: "was
             killed by SIGSEGV; 512 MiB". One line of 300 characters at most is kept. Default: not told.
 

@@ -30,10 +30,17 @@ def test_a_lease_can_be_set_while_messages_are_enqueued(broker, consume):
 def test_a_lease_cannot_be_set_once_something_is_consumed(broker, consumer):
     before = broker.lease_ms
 
-    with pytest.raises(RuntimeError, match="consumed already"):
+    with pytest.raises(RuntimeError, match="connected as a worker already"):
         broker.set_lease(2000)
 
     assert broker.lease_ms == before
+
+
+def test_a_lease_cannot_be_set_once_the_broker_is_connected_as_a_worker(broker):
+    broker.connect()
+
+    with pytest.raises(RuntimeError, match="connected as a worker already"):
+        broker.set_lease(2000)
 
 
 def test_a_broker_without_leases_says_so():

@@ -181,7 +181,7 @@ class RedisBroker(Broker):
 
     @property
     def worker_id(self) -> str | None:
-        """The id under which this process holds messages; None if it consumes nothing."""
+        """The id under which this process holds messages; None before ``connect`` or ``consume``."""
         attachment = self._attachment
         if attachment is None or not (attachment.membership.is_announced or attachment.membership.queues):
             return None

@@ -125,7 +125,7 @@ class SqliteBroker(Broker):
 
     @property
     def worker_id(self) -> str | None:
-        """The id under which this process holds messages now; None if it consumes nothing."""
+        """The id under which this process holds messages now; None before ``connect`` or ``consume``."""
         if self._attachment is None or self._attachment.membership.value is None:
             return None
         return str(self._attachment.membership.value)

@@ -371,7 +371,8 @@ class TakeBack(Operation):
 
     Parameters:
       worker_id(int): The worker's.
-      charged(list[str]): Ids of the messages that there is evidence against; all are counted if there are none.
+      charged(list[str]): Ids of the messages that there is evidence against; without any, all are noted as lost
+        unwitnessed.
       cause(str): How it died.
     """
 
