@@ -1203,6 +1203,39 @@ def test_a_copy_of_a_message_that_came_again_while_it_was_going_back_is_not_take
     third.close()
 
 
+def test_messages_that_were_going_back_when_the_server_refused_their_channel_run_once(broker, monkeypatch):
+    monkeypatch.setattr(inbox_module, "_ADOPTION_S", 3600)
+    publish_marked(broker, 1, 1)
+    first = broker.consume("default", prefetch=10, timeout=PATIENCE_S * 1000)
+    attachment, nexts = first._attachment, []
+    held = take(first, 2)
+
+    def store_and_refuse(copies, store=first._inbox._store_anew):
+        batches = store(copies)
+        cut_off(first)
+        nexts.append(consume_after(broker, first))
+        subscription = nexts[0]._subscription
+        subscription.consume(10)
+        until(lambda: all(each.subscription is subscription for each in held))
+        attachment.loop.soon(lambda: subscription._channel.queue_declare("no such queue", passive=True))
+        until(lambda: isinstance(subscription.lost, ConnectionFailed))
+        return batches
+
+    first.rest()
+    with monkeypatch.context() as patch:
+        patch.setattr(first._inbox, "_store_anew", store_and_refuse)
+        with pytest.raises(ConnectionError):
+            first.complete(requeues(held))
+    third = consume_after(broker, nexts[0])
+
+    again = take(third, 2)
+    third.complete(acks(again))
+    until(lambda: third._subscription.in_hand == 0)
+    assert [each.deliveries for each in again] == [1, 1]
+    third.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
+
+
 def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_counted(server, broker, monkeypatch):
     monkeypatch.setattr(losses, "ALONE_S", 3600)
     publish_marked(broker, 1, 0, 0)

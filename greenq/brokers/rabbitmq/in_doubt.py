@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
+from ...errors import ConnectionError, ConnectionFailed
 from .loop import Loop
 from .publisher import Batch
 from .subscription import Subscription
@@ -67,7 +67,7 @@ class InDoubt:
             return  # it has returned them
         ended = [(delivery, batch) for delivery, batch in self._kept if not batch.is_under_way]
         self._kept = [(delivery, batch) for delivery, batch in self._kept if batch.is_under_way]
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(ConnectionError):
             self._subscription.acknowledge_stored([delivery for delivery, batch in ended if batch.error is None])
             self._subscription.give_back([delivery.tag for delivery, batch in ended if batch.error is not None])
         if self._kept:

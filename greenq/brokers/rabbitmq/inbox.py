@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...clock import now_ms
 from ...consumer import MessageProxy, read_eta, without_eta
-from ...errors import ConnectionClosed, ConnectionError, DecodeError
+from ...errors import ConnectionError, DecodeError
 from ...message import Message
 from ...names import canonical_queue_name, check_queue_name
 from .connection import TIMEOUT_S
@@ -127,7 +127,7 @@ class Inbox:
         """Remove these messages from the queue. Does not wait.
 
         Raises:
-          ConnectionClosed: The connection is lost, and they are still in hand.
+          ConnectionError: The connection is lost, and they are still in hand.
         """
         # Nobody must see one that is acknowledged and not written: it would be adopted by its next
         # delivery, which nobody would settle then.
@@ -399,9 +399,9 @@ class Inbox:
             if message is None or message.subscription is self.subscription:
                 mine.append(delivery)
             else:  # it was adopted while its copy was on the way
-                with contextlib.suppress(ConnectionClosed):
+                with contextlib.suppress(ConnectionError):
                     message.subscription.acknowledge_stored([message.delivery])
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(ConnectionError):
             self.subscription.acknowledge_stored(mine)
         answer.give()
 
