@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from greenq import Message
-from greenq.brokers.rabbitmq import RabbitmqBroker, losses
+from greenq.brokers.rabbitmq import RabbitmqBroker, in_doubt, losses
 from greenq.brokers.rabbitmq import inbox as inbox_module
 from greenq.brokers.rabbitmq import subscription as subscription_module
 from greenq.brokers.rabbitmq.connection import Link
@@ -1286,6 +1286,34 @@ def test_a_message_whose_count_is_in_doubt_goes_back_when_the_connection_for_it_
 
     assert [each.deliveries for each in take(consumer)] == [1]
     consumer.close()
+
+
+@pytest.mark.parametrize("when", ["before its copy was stored", "before that was seen"])
+def test_a_message_whose_count_is_in_doubt_runs_once_though_its_channel_is_lost(server, broker, monkeypatch, when):
+    monkeypatch.setattr(in_doubt, "_LOOK_EVERY_S", 3600 if when == "before that was seen" else 0.05)
+    publish_marked(broker, 0)
+    consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
+    with low_memory(server):
+        assert consumer.wait()
+        assert consumer.fetch(3) == []
+        if when == "before its copy was stored":
+            cut_off(consumer)
+            consumer = consume_after(broker, consumer)
+            assert consumer.fetch(3) == []  # the first has the server deliver
+            until(lambda: consumer._subscription.in_hand == 1)
+            assert consumer.fetch(3) == []
+    if when == "before that was seen":
+        until(lambda: consumer._subscription.in_hand == 2)  # its copy has come
+        until(lambda: not any(batch.is_under_way for _, batch in consumer._inbox._in_doubt._kept))
+        cut_off(consumer)
+        consumer = consume_after(broker, consumer)
+    (after,) = take(consumer)
+    consumer.complete(acks([after]))
+
+    assert after.deliveries == 1
+    until(lambda: consumer._subscription.in_hand == 0)
+    consumer.close()
+    assert broker.get_queue_message_counts("default") == (0, 0, 0)
 
 
 def test_a_message_that_goes_back_when_an_alarm_begins_comes_once(server, broker):

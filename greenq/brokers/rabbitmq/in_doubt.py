@@ -2,7 +2,8 @@
 
 An alarm of the server's that begins while a copy is on its way leaves it unread: it is stored when
 the alarm ends, or never. If the original went back before that, both would run; so it stays here,
-unacknowledged, until the server has answered for its copy, or can not any more.
+unacknowledged, until the server has answered for its copy, or can not any more. If its channel is lost
+meanwhile (after the server's consumer_timeout, say), it comes again, and stays again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from ...errors import ConnectionError, ConnectionFailed
 from .loop import Loop
+from .losses import losses
 from .publisher import Batch
 from .subscription import Subscription
 from .wire import Delivery
@@ -33,13 +35,16 @@ class InDoubt:
     Parameters:
       loop(Loop): Where the connections live.
       subscription(Subscription): From which they came.
+      before(InDoubt | None): Those of the one before, which was lost.
     """
 
-    def __init__(self, loop: Loop, subscription: Subscription) -> None:
+    def __init__(self, loop: Loop, subscription: Subscription, before: InDoubt | None = None) -> None:
         self._loop = loop
         self._subscription = subscription
         self._kept: list[tuple[Delivery, Batch]] = []
         self._timer: Any = None
+        #: Copies of what comes again, by that.
+        self._copies = {} if before is None else {_key(delivery): batch for delivery, batch in before._kept}
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -61,10 +66,18 @@ class InDoubt:
         if self._timer is None:
             self._look()
 
+    def keep_again(self, delivery: Delivery) -> bool:
+        """Keep what was kept when its channel was lost; False if it was not, or its copy is not stored."""
+        batch = self._copies.pop(_key(delivery), None)
+        if batch is None or not (batch.is_under_way or batch.error is None):
+            return False
+        self._keep([(delivery, batch)])
+        return True
+
     def _look(self) -> None:
         self._timer = None
         if self._subscription.lost is not None:
-            return  # it has returned them
+            return  # it has returned them, and they come again
         ended = [(delivery, batch) for delivery, batch in self._kept if not batch.is_under_way]
         self._kept = [(delivery, batch) for delivery, batch in self._kept if batch.is_under_way]
         with contextlib.suppress(ConnectionError):
@@ -72,3 +85,8 @@ class InDoubt:
             self._subscription.give_back([delivery.tag for delivery, batch in ended if batch.error is not None])
         if self._kept:
             self._timer = self._loop.later(_LOOK_EVERY_S, self._look)
+
+
+def _key(delivery: Delivery) -> tuple[bytes, int]:
+    # Its copy has the same bytes, but mostly another count.
+    return delivery.body, losses(delivery)

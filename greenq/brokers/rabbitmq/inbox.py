@@ -74,7 +74,7 @@ class Inbox:
         self._tag = subscription.queue_name.encode()
         self._most_losses = attachment.most_losses
         self._trials = Trials(self._tell_of_trials, self._most_losses)
-        self._in_doubt = InDoubt(attachment.loop, subscription)
+        self._in_doubt: InDoubt = InDoubt(attachment.loop, subscription, before._in_doubt if before else None)
         self._lock = threading.Lock()
         self._is_sorting = False
         #: The timer of the next look for who may have the last chance, and its time on the monotonic clock.
@@ -141,6 +141,8 @@ class Inbox:
         # In the loop. Whoever brings the verdict looks at the subscription first.
         if not delivery.is_redelivered and not losses(delivery):
             return False  # it is new, whatever else had the same bytes
+        if delivery.is_redelivered and self._in_doubt.keep_again(delivery):
+            return True
         with self._lock:
             message = self._orphans.pop(delivery.body, None)
             if message is None or message.is_written:
@@ -289,8 +291,8 @@ class Inbox:
             else:
                 failed.append(delivery)
                 first = first or error
-        self.subscription.acknowledge_stored(stored)
         self._in_doubt.keep(in_doubt)
+        self.subscription.acknowledge_stored(stored)
         if first is not None:
             self.subscription.put_back([*failed, *uncounted])
             raise first
@@ -480,8 +482,8 @@ class Inbox:
                 left.append(pair)
                 first = first or error
         early[:] = left
-        self.subscription.acknowledge_stored(stored)
         self._in_doubt.keep(in_doubt)
+        self.subscription.acknowledge_stored(stored)
         if first is not None:
             raise first
 
