@@ -479,7 +479,9 @@ class WorkerProcess:
         try:
             self.worker.stop(timeout=timeout_ms)
             self._report_news()
-            if self._close_broker(max(0.0, ends_at - time.monotonic())):
+            is_closed = self._close_broker(max(0.0, ends_at - time.monotonic()))
+            # A broker that is away may be closed all the same, and has nothing back then.
+            if is_closed and not self.worker.outage.is_on:
                 self._report(event="gave_back")
         except Exception:
             self.logger.exception("Stopping failed; what was held is returned when the lease runs out.")

@@ -7,7 +7,9 @@ than several time-outs without lasting a minute.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
 import signal
 import socket
 import threading
@@ -18,6 +20,7 @@ import redis
 
 import greenq
 from greenq.brokers.redis import RedisBroker, links
+from greenq.worker.process import WorkerProcess
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.redis_server import redis_server
@@ -188,6 +191,43 @@ def test_workers_of_two_processes_do_not_rob_each_other_after_an_outage(server, 
 
     first.wait_until_settled()
     assert sorted(first.ran + second.ran) == list(range(36))
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """A worker process but for its worker and its broker; ``reports()`` tells what it has said."""
+    (control_fd, command_fd), (heard_fd, report_fd) = os.pipe(), os.pipe()
+    os.set_blocking(heard_fd, False)
+    process = WorkerProcess(control_fd, report_fd)
+    process.options = {"worker_shutdown_timeout": 300, "max_jobs": None}
+    monkeypatch.setattr(process, "_exit_in_time", lambda: None)  # which would end the tests
+
+    def reports():
+        with contextlib.suppress(BlockingIOError):
+            return [json.loads(line)["event"] for line in os.read(heard_fd, 65536).splitlines()]
+        return []
+
+    process.reports = reports
+    yield process
+    for fd in (command_fd, heard_fd, control_fd, report_fd, process._wake_fd, process._wakeup_fd):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["away", "there"])
+def test_a_worker_that_stops_says_that_it_gave_everything_back_only_if_it_could(
+    server, open_broker, start, process, is_away
+):
+    jobs = Jobs(open_broker())
+    process.broker, process.worker = jobs.broker, start(jobs.broker)
+    jobs.send([0])
+    jobs.wait_for(1)
+
+    if is_away:
+        kill(server)
+    jobs.release.set()
+    process.stop()
+
+    assert ("gave_back" in process.reports()) is not is_away
 
 
 @pytest.mark.parametrize("how", [kill, stop])
