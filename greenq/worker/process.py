@@ -128,16 +128,13 @@ class WorkerProcess:
     """The one worker of this process, and its talk with the supervisor.
 
     Parameters:
-      control_fd(int): Where commands come from.
-      report_fd(int): Where reports go.
+      control_fd(int): Where commands come from. It is closed, and another number kept.
+      report_fd(int): Where reports go; likewise.
     """
 
     def __init__(self, control_fd: int, report_fd: int) -> None:
-        for fd in (control_fd, report_fd):
-            # Programs that jobs start must not keep the pipes open.
-            os.set_inheritable(fd, False)
-        self._control_fd = control_fd
-        self._report_fd = report_fd
+        self._control_fd = _lowered(control_fd)
+        self._report_fd = _lowered(report_fd)
         self._wake_fd, self._wakeup_fd = os.pipe()
         os.set_blocking(self._wakeup_fd, False)
         self._commands = Decoder()
@@ -532,6 +529,15 @@ class WorkerProcess:
         if poll.poll(0):  # else nobody reads, and to write would be to wait
             os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
         os._exit(ExitCode.KILLED)
+
+
+def _lowered(fd: int) -> int:
+    """The same under the lowest number that is free, closed in programs that jobs start."""
+    # Inherited under the number that it has in the supervisor. That has a few for each worker, and gevent's
+    # select, as the system's, knows no number from 1024 on.
+    low = os.dup(fd)
+    os.close(fd)
+    return low
 
 
 def _open_page(fd: int | None) -> SharedPage | None:

@@ -209,7 +209,7 @@ def process(monkeypatch):
 
     process.reports = reports
     yield process
-    for fd in (command_fd, heard_fd, control_fd, report_fd, process._wake_fd, process._wakeup_fd):
+    for fd in (command_fd, heard_fd, process._control_fd, process._report_fd, process._wake_fd, process._wakeup_fd):
         os.close(fd)
 
 

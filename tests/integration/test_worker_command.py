@@ -156,6 +156,25 @@ def test_a_worker_without_actors_warns(run, folder):
     command.wait_for(r"WARNING\] No actors are declared: empty:broker")
 
 
+MANY_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+from greenq.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_worker_hears_its_supervisor_who_has_a_thousand_files_open(run):
+    # As that of hundreds of workers has, whose pipes they are.
+    command = run("app", "-p", "1", "--worker-shutdown-timeout", "2s", program=("-c", MANY_DESCRIPTORS))
+    command.wait_until_ready()
+
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 0
+
+
 def test_options_of_more_than_a_pipe_takes_reach_the_workers(run):
     modules = ["app"] * 20_000  # words of the command line are told as they stand, too
     command = run("app", *modules, "-p", "1", "-f", "app:log")

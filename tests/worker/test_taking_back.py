@@ -35,7 +35,7 @@ def process():
     process = WorkerProcess(control_fd, own_fd)
     process.reports = lambda: [json.loads(line) for line in os.read(report_fd, 65536).splitlines()]
     yield process
-    for fd in (control_fd, command_fd, report_fd, own_fd, process._wake_fd, process._wakeup_fd):
+    for fd in (command_fd, report_fd, process._control_fd, process._report_fd, process._wake_fd, process._wakeup_fd):
         os.close(fd)
 
 
