@@ -98,7 +98,7 @@ class Child:
       worker_id(str | None): Under which it holds work now; its own word, as it reported it.
       lease_ms(int | None): For how many milliseconds it holds it; None if that is not known.
       is_consuming(bool): Whether it fetches messages, as it reported.
-      errands(dict[str, Orphan]): What it was told to take back and has not yet, by the worker id.
+      errands(dict[str, Orphan]): What it was told to take back and nobody has yet, by the worker id.
       gave_back(bool): Whether it holds nothing any more, as it reported at its end.
       alone(str | None): The id of the message that runs with nothing beside it, by its own word; see
         worker/alone.py.

@@ -59,8 +59,10 @@ class Orphans:
                 return True
         return False
 
-    def done(self, worker_id: str) -> None:
-        """Somebody has taken back what this one held."""
+    def done(self, worker_id: str, workers: Iterable[Child]) -> None:
+        """One of these has taken back what this one held; the others that were told have nothing left to do."""
+        for child in workers:
+            child.errands.pop(worker_id, None)
         self._untold.pop(worker_id, None)
         self._told_at.pop(worker_id, None)
 

@@ -297,8 +297,8 @@ class Supervisor:
         elif event == "job_done":
             child.did_a_job = True
         elif event == "taken_back":
-            child.errands.pop(report["worker_id"], None)
-            self._orphans.done(report["worker_id"])
+            # Also one that is being buried, and is none of the crew any more.
+            self._orphans.done(report["worker_id"], [child, *self._crew.children.values()])
         elif event == "gave_back":
             child.gave_back = True
         elif event == "worn":

@@ -102,13 +102,15 @@ def test_nobody_is_told_of_what_is_done(orphans, clock):
     busy, other = Worker(), Worker()
     orphans.pass_on([busy])
     clock.now += 1.1
-    orphans.pass_on([busy])
-
-    busy.errands.clear()
-    orphans.done("the dead")
     orphans.pass_on([busy, other])
+    assert other.errands == {"the dead": HELD}
 
-    assert other.errands == {}
+    orphans.done("the dead", [busy, other])
+    for _ in range(3):
+        clock.now += 1.1
+        orphans.pass_on([busy, other])
+
+    assert busy.errands == other.errands == {}
     assert not orphans
 
 
