@@ -140,6 +140,7 @@ class WorkerProcess:
         self._commands = Decoder()
         self._first_term_s: float | None = None
         self._is_booting = True
+        self._is_ready = False
         self._runtime = current()
         self._end = self._runtime.event()
         self._worker_id: str | None = None
@@ -178,7 +179,7 @@ class WorkerProcess:
         if self._first_term_s is None:
             self._first_term_s = now_s
             os.write(self._wakeup_fd, b"\0")
-        elif now_s - self._first_term_s >= _SAME_SIGNAL_S:
+        elif self._is_ready and now_s - self._first_term_s >= _SAME_SIGNAL_S:
             os._exit(ExitCode.KILLED)
 
     # -- boot
@@ -292,6 +293,7 @@ class WorkerProcess:
             forks=forks_of(self.broker, self.options["fork_function"]),
             gevent=sys.modules["gevent"].__version__,
         )
+        self._is_ready = True
         self.logger.info("Worker process is ready.")
 
     def _set_lease(self) -> None:
