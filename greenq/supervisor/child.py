@@ -249,7 +249,9 @@ class Child:
     def be_quiet(self) -> None:
         """Tell it to take nothing new, for the rest of its life."""
         self.is_quiet = True
-        self._tell({"command": "quiet"})
+        command = {"command": "quiet"}
+        if not self._tell(command) and self._control_fd is not None:
+            self._unsaid += encode(command)  # it is told when it reads again: nobody else would do it
 
     def stop(self, patience_s: float, why: str = "") -> None:
         """Tell it to stop gracefully, once. It is to be killed if it takes longer."""

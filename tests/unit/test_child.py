@@ -108,8 +108,8 @@ from greenq.json_lines import Decoder
 folder, told, decoder = Path(sys.argv[1]), [], Decoder()
 while not (folder / "listen").exists():
     time.sleep(0.01)
-while len(told) < 2:
-    told += decoder.feed(os.read(int(sys.argv[-2]), 65536))
+while len(told) < 2 and (data := os.read(int(sys.argv[-2]), 65536)):
+    told += decoder.feed(data)
 (folder / "told").write_text(json.dumps(told))
 """
 
@@ -127,6 +127,21 @@ def test_a_command_of_which_the_pipe_took_a_half_is_finished_before_the_next(tmp
     child.close()
 
     assert json.loads((tmp_path / "told").read_text()) == [long, short]
+
+
+def test_one_that_does_not_read_now_is_made_quiet_when_it_reads_again(tmp_path):
+    command = (sys.executable, "-c", LISTEN, str(tmp_path))
+    child = Child(1, Launch(command, {**os.environ, "PYTHONPATH": str(ROOT)}, {}), patient=False)
+    long = {"command": "stack", "message_id": "x" * 100_000}
+    assert child.ask(long)
+
+    child.be_quiet()
+    (tmp_path / "listen").touch()
+    until(lambda: child.say_the_rest() or os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+    child.was_reaped(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+    child.close()
+
+    assert json.loads((tmp_path / "told").read_text()) == [long, {"command": "quiet"}]
 
 
 @pytest.mark.parametrize("what", ["shared_page.make", "SharedPage", "LastWords", "_nameless_file", "subprocess.Popen"])
