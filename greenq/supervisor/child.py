@@ -25,6 +25,10 @@ from .reports import Reports
 #: Seconds that a stuck worker has for telling its stacks before it is killed.
 _TELL_S = 0.5
 
+#: Seconds in which a killed one is gone. Only one that hangs in the kernel needs more, and waiting for it
+#: would not help.
+_REAP_AFTER_KILL_S = 2.0
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -110,6 +114,9 @@ class Child:
       failure(str | None): Why it could not start, in its own words.
       stopping(bool): Whether it was told to stop.
       kill_at(float | None): Monotonic seconds at which the patience with its stop ends.
+      killed(bool): Whether it was killed.
+      give_up_at(float | None): Monotonic seconds at which it has been killed in vain.
+      is_given_up(bool): Whether it has, so that nobody waits for its end any more.
       returncode(int | None): How it ended, as subprocess has it.
 
     Raises:
@@ -149,6 +156,8 @@ class Child:
         self.stopping = False
         self.kill_at: float | None = None
         self.killed = False
+        self.give_up_at: float | None = None
+        self.is_given_up = False
         self._unsaid = b""
         self.page: SharedPage | None = None
         self.words: LastWords | None = None
@@ -284,9 +293,16 @@ class Child:
 
     def kill(self) -> None:
         """End it at once."""
+        if not self.killed:
+            self.give_up_at = time.monotonic() + _REAP_AFTER_KILL_S
         self.killed = True
         self.kill_at = None
         self._signal(signal.SIGKILL)
+
+    def give_up(self) -> None:
+        """Note that it was killed and has not ended."""
+        self.give_up_at = None
+        self.is_given_up = True
 
     def _kill_in(self, seconds: float) -> None:
         # Whichever is first: one that is stuck is not spared because it is told to stop, and one that

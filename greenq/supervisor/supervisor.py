@@ -24,7 +24,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..exit_codes import ExitCode
@@ -51,10 +51,6 @@ from .watchman import Watchman
 #: Seconds that a worker may take to exit after the time that its jobs have. It ends itself a little
 #: earlier; with what follows here, the command ends within a second.
 KILL_AFTER_S = 0.7
-
-#: Seconds to wait for killed workers to be gone. Only one that hangs in the kernel needs
-#: more, and waiting for it would not help.
-REAP_AFTER_KILL_S = 2.0
 
 #: Seconds in which further signals to stop are taken for the same one: timeout(1) sends it
 #: to its child and to the whole group, which its child is part of.
@@ -148,7 +144,6 @@ class Supervisor:
         self._watchman = Watchman()
         self._control = Control(control_socket, self._selector, lambda: self._crew.children.values(), self._facts)
         self._exit_code: ExitCode | None = None
-        self._give_up_at: float | None = None
 
     def run(self) -> int:
         """Keep the workers running until a signal, or their failure, ends it.
@@ -187,14 +182,15 @@ class Supervisor:
     def _is_over(self) -> bool:
         if self._exit_code is None:
             return False
-        if not self._crew.children:
-            self._beside.stop(workers_are_gone=True)
-            if not self._beside.children:
-                return True
-        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
+        if not _are_gone(self._crew.children.values()):
+            return False
+        self._beside.stop(workers_are_gone=True)
+        return _are_gone(self._beside.children.values())
 
     def _conclude(self) -> int:
         assert self._exit_code is not None
+        if self._crew.children and self._exit_code in _CLEAN:
+            self._exit_code = ExitCode.KILLED  # and some of them have not even ended
         if self._orphans:
             self.logger.warning(
                 "What worker %s held is returned to its queues when the lease runs out: nobody was left to do it now.",
@@ -263,7 +259,6 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         self._exit_code = ExitCode.KILLED
-        self._give_up_at = time.monotonic() + REAP_AFTER_KILL_S
         for child in self._all():
             child.kill()
 
@@ -454,10 +449,8 @@ class Supervisor:
 
     def _next_due_s(self) -> float | None:
         due = self._crew.next_due() if self._exit_code is None else []
-        due += [child.kill_at for child in self._all() if child.kill_at is not None]
+        due += [at for child in self._all() for at in (child.kill_at, child.give_up_at) if at is not None]
         due += self._beside.next_due() + self._control.next_due() + self._systemd.next_due()
-        if self._give_up_at is not None:
-            due.append(self._give_up_at)
         due += self._orphans.next_due() + self._watchman.next_due()
         # epoll counts milliseconds in an int: 24.8 days.
         return min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT_S) if due else None
@@ -472,12 +465,24 @@ class Supervisor:
                 if child.stuck is None:
                     self.logger.error("%s did not exit in time after it was told to stop: it is killed.", child)
                 child.kill()
+            if child.give_up_at is not None and child.give_up_at <= now:
+                child.give_up()
+                self.logger.error(
+                    "%s was killed and does not end: a call of its hangs in the operating system, as one to a disk or "
+                    "a network file system that is away. Nobody takes its place before it ends.",
+                    child,
+                )
         if self._exit_code is None:
             self._crew.do_what_is_due()
             self._recycling.begin(self._crew)
         self._beside.do_what_is_due()
         self._control.do_what_is_due()
         self._systemd.do_what_is_due()
+
+
+def _are_gone(children: Iterable[Child]) -> bool:
+    """Whether none of them lives, but for those that will not be waited for."""
+    return all(child.is_given_up for child in children)
 
 
 def _overdue(report: Mapping[str, Any]) -> Stuck:

@@ -24,13 +24,22 @@ sys.exit(supervisor.run())
 """
 
 
+#: The system has nobody to reap: all that were killed hang in it.
+NOBODY_ENDS = """
+import os
+from greenq.supervisor import child
+child._REAP_AFTER_KILL_S = 0.2
+os.waitpid = lambda pid, options: (0, 0)
+"""
+
+
 @pytest.fixture
 def supervise(tmp_path):
     """Starts a supervisor whose first worker plays this role; ends everything after the test."""
     commands = []
 
-    def start(role, processes=1):
-        command = Command(ROOT, str(tmp_path), role, str(processes), program=("-c", SUPERVISE))
+    def start(role, processes=1, *, first=""):
+        command = Command(ROOT, str(tmp_path), role, str(processes), program=("-c", first + SUPERVISE))
         commands.append(command)
         return command
 
@@ -200,3 +209,14 @@ def test_what_one_held_that_gave_it_back_itself_is_not_taken_back(supervise):
     os.kill(command.pid, signal.SIGTERM)
     assert command.exit_code() == 0
     assert not command.matches("worker_id")
+
+
+def test_a_killed_worker_that_hangs_in_the_kernel_is_told_of_once_and_holds_no_stop_up(supervise):
+    command = supervise("spins", first=NOBODY_ENDS)
+    pid = pid_of_the_first(command)
+    command.wait_for(rf"ERROR\] Worker 1 \(PID {pid}\) was killed and does not end")
+
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 1
+    assert len(command.matches("does not end")) == 1
