@@ -11,7 +11,6 @@ Without systemd nothing happens. The supervisor never waits for it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -56,9 +55,10 @@ class Systemd:
         else:
             state = ""  # it has not started yet
         is_news = state.partition("\n")[0] != self._state
-        if is_news or status != self._status:
-            self._state, self._status = state.partition("\n")[0], status
-            self._tell("\n".join([state, f"STATUS={status}"] if is_news and state else [f"STATUS={status}"]))
+        if not is_news and status == self._status:
+            return
+        if self._tell("\n".join([state, f"STATUS={status}"] if is_news and state else [f"STATUS={status}"])):
+            self._state, self._status = state.partition("\n")[0], status  # else it is told at the next turn
 
     def next_due(self) -> list[float]:
         """Monotonic seconds at which there is something to do."""
@@ -71,7 +71,11 @@ class Systemd:
             self._alive_at = now
             self._tell("WATCHDOG=1")
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str) -> bool:
+        """Whether it was taken."""
         assert self._socket is not None
-        with contextlib.suppress(OSError):  # it is gone, or does not read: no reason to wait, or to end
+        try:
             self._socket.sendto(text.encode(), socket.MSG_DONTWAIT, self._address)
+        except OSError:
+            return False  # it is gone, or does not read: no reason to wait, or to end
+        return True

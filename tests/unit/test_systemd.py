@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -51,6 +52,25 @@ def test_the_whole_life_of_a_command_is_told_each_step_once(systemd):
     look(told, is_stopping=True)
     assert heard(systemd) == ["STOPPING=1", "STATUS=stopping"]
     look(told, 0, is_stopping=True)
+    assert heard(systemd) == []
+
+
+def test_what_it_had_no_room_for_is_told_when_it_reads_again(systemd):
+    # At boot many services have something to tell.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"STATUS=busy", systemd.getsockname())
+    told = Systemd(systemd.getsockname())
+
+    look(told)
+    while heard(systemd) == ["STATUS=busy"]:
+        pass
+    look(told)
+    look(told)
+
+    assert heard(systemd) == ["READY=1", "STATUS=2 of 2 workers are ready"]
     assert heard(systemd) == []
 
 
