@@ -13,6 +13,7 @@ the supervisor's loop, which never waits: who does not read, or says nothing, is
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import select
 import selectors
@@ -30,12 +31,16 @@ from .child import Child
 _MOST_CLIENTS = 16
 _CLIENT_PATIENCE_S = 5.0
 
+#: Errors of a process, and of a system, that has no descriptors left; and seconds after which it is tried again.
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_ACCEPT_AGAIN_S = 1.0
+
 #: Bytes of a request, and of the answers that are kept for a client that reads slowly: of 100,000 jobs.
-_LONGEST_REQUEST = 65_536
-#: Bytes of a message id that is asked for, as JSON: a command has to be less than a pipe takes whole or not at
-#: all (PIPE_BUF), because of half of one the worker would understand neither that nor the next.
+_LONGEST_REQUEST, _MOST_UNREAD = 65_536, 64 << 20
+
+#: Bytes of a message id that is asked for, as JSON, so that a command is less than a pipe takes whole or not at
+#: all (PIPE_BUF): what is left of half of one is told later, and holds up what is to be told after it.
 _LONGEST_ID = 2000
-_MOST_UNREAD = 64 << 20
 
 #: Seconds in which workers have to answer, by default and at most.
 _TIMEOUT_S, _LONGEST_TIMEOUT_S = 5.0, 30.0
@@ -163,8 +168,9 @@ class Control:
         self._clients: set[_Client] = set()
         self._asks: dict[int, _Ask] = {}
         self._last_ask = 0
-        if listener is not None:
-            selector.register(listener, selectors.EVENT_READ, self._accept)
+        #: When connections are taken again, in monotonic seconds; None if they are.
+        self._accept_at: float | None = None
+        self._listen()
 
     def close(self) -> None:
         """Let everybody go."""
@@ -173,12 +179,21 @@ class Control:
 
     # -- clients
 
+    def _listen(self) -> None:
+        self._accept_at = None
+        if self._listener is not None:
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
     def _accept(self, events: int) -> None:
         assert self._listener is not None
         try:
             connection, _ = self._listener.accept()
-        except OSError:
-            return  # it has gone away again, or there are no more descriptors
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                # Who asks goes on waiting here, and would wake the loop at once again, without end.
+                self._selector.unregister(self._listener)
+                self._accept_at = time.monotonic() + _ACCEPT_AGAIN_S
+            return  # else it has gone away again
         if len(self._clients) >= _MOST_CLIENTS:
             connection.close()
             return
@@ -365,13 +380,15 @@ class Control:
 
     def next_due(self) -> list[float]:
         """Monotonic seconds at which there is something to do."""
-        return [ask.next_due() for ask in self._asks.values()] + [
-            client.drop_at for client in self._clients if client.unread or not client.asked
-        ]
+        due = [ask.next_due() for ask in self._asks.values()]
+        due += [client.drop_at for client in self._clients if client.unread or not client.asked]
+        return due if self._accept_at is None else [*due, self._accept_at]
 
     def do_what_is_due(self) -> None:
-        """End asks whose time is over; drop clients that do not speak, or do not read."""
+        """End asks whose time is over; drop clients that do not speak, or do not read; listen again."""
         now = time.monotonic()
+        if self._accept_at is not None and self._accept_at <= now:
+            self._listen()
         for number, ask in list(self._asks.items()):
             ask.sample()
             self._end_if_over(number)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import socket
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -248,6 +250,36 @@ def test_who_has_said_all_and_still_reads_is_answered(loop):
     documents = answer(loop, client)
 
     assert [len(each.get("jobs", ())) for each in documents] == [1, 1, 0]
+
+
+@pytest.fixture
+def used_up():
+    """A context in which this process has no descriptors left."""
+
+    @contextmanager
+    def used_up():
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fd = os.open(os.devnull, os.O_RDONLY)  # the lowest that is free
+        os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fd, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    return used_up
+
+
+def test_who_asks_when_no_descriptors_are_left_is_answered_later_without_a_spin(loop, used_up, monkeypatch):
+    monkeypatch.setattr(control, "_ACCEPT_AGAIN_S", 0.1)
+    client = connected(loop, {"request": "jobs"})
+
+    with used_up():
+        loop.turn_until(lambda: loop.control.next_due())
+        assert loop._selector.select(0) == []
+    asked(loop)
+
+    client.close()
 
 
 def test_who_has_gone_is_dropped_before_the_answer(loop):
