@@ -40,6 +40,9 @@ _PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|secret|token)=)[^&\s'\
 #: Levels of what is given to a record as ``extra``; what has more is printed.
 _DEEPEST_EXTRA = 50
 
+#: Bits of an integer there; a longer one is printed. From some thousands on Python refuses to write one down.
+_LONGEST_INT_BITS = 1024
+
 #: What every record has; anything else was given to it as ``extra``.
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _USUAL |= {logged_job.FIELD}
@@ -266,8 +269,10 @@ def _plain(value: Any) -> Any:
 def _masked(value: Any, levels: int) -> Any:
     if isinstance(value, str):
         return without_password(value)
-    if value is None or isinstance(value, int):
+    if value is None:
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _LONGEST_INT_BITS else _printed(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
     if isinstance(value, (dict, list, tuple)) and not levels:

@@ -145,8 +145,9 @@ class LogWriter:
             self._notice.append(self._tell_dropped(self._dropped))
             return
         for each in (data,) if holds else (self._take_notice(), data):
-            self._put += len(each)
-            self._waiting.append((each, holds))
+            if each:
+                self._put += len(each)
+                self._waiting.append((each, holds))
         if self._wake is None:
             self._wake = self._native.lock()
             try:

@@ -225,6 +225,22 @@ def test_lines_that_wait_are_written_many_at_once(written, monkeypatch):
     assert len(list(filter(None, written_at_once))) < 20
 
 
+def test_as_many_lines_wait_for_a_reader_as_is_said(written, monkeypatch):
+    monkeypatch.setattr(log_writer, "_MOST_LINES", 10)
+    logger, text = written
+    while not logger.handlers[0]._writer._waiting:
+        logger.error("%s", "x" * 1000)
+
+    for number in range(10):
+        logger.error("the %dth that waits with it", number)
+    read = ""
+    while "missing here" not in read:
+        read += text()
+
+    assert re.findall(r"the (\d)th", read) == [str(number) for number in range(9)]
+    assert " 1 records are missing here" in read
+
+
 @pytest.mark.parametrize("more", [False, True], ids=["and then nothing", "and then more"])
 def test_records_that_find_no_room_are_counted_and_told_of(written, monkeypatch, more):
     monkeypatch.setattr(log_writer, "_MOST_LINES", 10)
@@ -372,11 +388,11 @@ def test_passwords_deep_in_what_a_record_is_given_are_masked(as_json):
 
 def test_what_cannot_be_printed_costs_a_record_nothing_else(as_json):
     logger, written = as_json
-    logger.warning("Bought.", extra={"what": Unprintable(), "all": [Unprintable(), 1]})
+    logger.warning("Bought.", extra={"what": Unprintable(), "all": [Unprintable(), 1], "huge": 10**5000})
 
     (document,) = written()
-    what = "<Unprintable that cannot be printed: OSError>"
-    assert (document["message"], document["extra"]) == ("Bought.", {"what": what, "all": [what, 1]})
+    what, huge = "<Unprintable that cannot be printed: OSError>", "<int that cannot be printed: ValueError>"
+    assert (document["message"], document["extra"]) == ("Bought.", {"what": what, "all": [what, 1], "huge": huge})
 
 
 def test_a_record_is_marked_with_its_job_and_below_it_until_that_is_over(as_json):
