@@ -86,6 +86,11 @@ class Beside:
         if self._start_at is not None:
             self.run(self._to_start)
 
+    def reopen_log(self) -> None:
+        """Have all go on in a new log file where the old one was moved away: a reload need not start them anew."""
+        for child in self.children.values():
+            child.reopen_log()
+
     # -- ends
 
     def stop(self, *, workers_are_gone: bool) -> None:

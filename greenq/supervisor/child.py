@@ -262,6 +262,10 @@ class Child:
         if not self._tell(command) and self._control_fd is not None:
             self._unsaid += encode(command)  # it is told when it reads again: nobody else would do it
 
+    def reopen_log(self) -> None:
+        """Have the process of a fork function go on in a new log file where the old one was moved away."""
+        self._signal(signal.SIGHUP)
+
     def stop(self, patience_s: float, why: str = "") -> None:
         """Tell it to stop gracefully, once. It is to be killed if it takes longer."""
         if self.stopping:

@@ -49,7 +49,9 @@ class Reload:
             # address in it, may be wrong.
             place.newcomer = self._crew.start(place, patient=False, quiet=False)
         if not all(place.newcomer for place in places):
-            self.logger.error("The reload was given up: the present workers go on with the code they have.")
+            self.logger.error(
+                "The reload was given up: the present workers go on with the code, and in the log file, that they have."
+            )
             self._give_up()
 
     def is_complete(self) -> bool:
@@ -76,7 +78,7 @@ class Reload:
         log_failure(self.logger, child, death)
         self.logger.error(
             "The reload was given up, because a new worker %s before all were ready: the present workers "
-            "go on with the code they have.",
+            "go on with the code, and in the log file, that they have.",
             death.cause,
         )
         self._give_up()

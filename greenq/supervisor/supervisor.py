@@ -230,6 +230,7 @@ class Supervisor:
 
     def _reopen_log(self) -> None:
         # The new workers open it by themselves.
+        self._beside.reopen_log()
         try:
             reopen()
         except OSError as error:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exit_codes import ExitCode
 from ..json_lines import encode
-from ..log_lines import configure, log_with_details
+from ..log_lines import configure, log_with_details, reopen
 from ..logging import get_logger
 from ..metrics import shared
 from .application import explain
@@ -157,7 +157,8 @@ class _Life:
 
     def take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_term)
-        ignored = (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+        signal.signal(signal.SIGHUP, _reopen_log)
+        ignored = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
         for signum in ignored:
             signal.signal(signum, _leave_it_to_the_supervisor)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -176,6 +177,13 @@ class _Life:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_ORPHAN_S)  # the deadline of the function, which ends the process before it if it can
         os._exit(ExitCode.KILLED)
+
+
+def _reopen_log(signum: int, frame: FrameType | None) -> None:
+    try:
+        reopen()
+    except OSError as error:
+        _logger.error("The log file cannot be opened anew: %s. This process goes on in the old one.", error)
 
 
 def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.support.command import APP, ROOT, enqueue, waiting, write_module
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 TIMESTAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]"
 
@@ -498,6 +500,27 @@ def test_after_a_reload_the_log_goes_on_in_a_new_file_where_the_old_one_was_move
     old, new = ((folder / name).read_text() for name in ("greenq.log.1", "greenq.log"))
     assert [text in old for text in ("Reloading on SIGHUP", "Stopped.", "Exiting with code 0")] == [False, True, False]
     assert [text in new for text in ("Reloading on SIGHUP", "Stopped.", "Exiting with code 0")] == [True, True, True]
+
+
+def test_a_log_file_that_was_moved_away_is_left_by_all_but_the_present_workers(run, folder):
+    fork = "\n\ndef wait():\n    log.info('waiting')\n    time.sleep(3600)\n"
+    write_module(folder, "app", APP + fork)
+    command = run("app", "-p", "1", "--log-file", "greenq.log", "--health", "0", "--fork-function", "app:wait")
+    follow(folder, "greenq.log", "waiting")
+    worker = re.search(r"\[PID (\d+)\].* Worker process is ready", (folder / "greenq.log").read_text())[1]
+    (folder / "greenq.log").rename(folder / "greenq.log.1")
+
+    def who_writes_to(name):
+        family = [psutil.Process(command.pid), *psutil.Process(command.pid).children()]
+        return {each.pid for each in family if any(file.path == str(folder / name) for file in each.open_files())}
+
+    assert len(who_writes_to("greenq.log.1")) == 4
+    write_module(folder, "app", "import no_such_thing\n")
+    command.send(signal.SIGHUP)
+    follow(folder, "greenq.log", "The reload was given up")
+
+    until(lambda: who_writes_to("greenq.log.1") == {int(worker)})
+    until(lambda: len(who_writes_to("greenq.log")) == 3)
 
 
 def follow(folder, log, text):
