@@ -8,15 +8,21 @@ supervisor.py.
 from __future__ import annotations
 
 import logging
+import math
+import time
 
 from ..logging import get_logger
-from .child import Child
+from .child import Child, Stuck
 from .crew import Crew
 from .death import Death
 from .log_deaths import log_failure
 
 #: Why workers are stopped at it.
 _WHY = "as part of the reload"
+
+#: Seconds after which those who are not ready are told of, and after which a reload is given up: an import that
+#: hangs never ends, and one that loads much takes minutes.
+_TELL_AFTER_S, _LONGEST_S = 60.0, 600.0
 
 
 class Reload:
@@ -33,6 +39,7 @@ class Reload:
         self.logger: logging.Logger = get_logger("greenq", "MainProcess")
         self.is_under_way = False
         self._crew = crew
+        self._tell_at = self._give_up_at = 0.0
 
     def begin(self, reason: str) -> None:
         """Start a newcomer beside each worker; anew, if that was being done."""
@@ -43,6 +50,7 @@ class Reload:
             self.logger.info("Reloading on %s: starting new workers beside the present ones.", reason)
         self._crew.dismiss_newcomers(_WHY)  # also of a recycling
         self.is_under_way = True
+        self._tell_at, self._give_up_at = time.monotonic() + _TELL_AFTER_S, time.monotonic() + _LONGEST_S
         places = self._crew.places
         for place in places:
             # Not patient: whoever reloads wants to know how it went, and the code, or the
@@ -82,6 +90,26 @@ class Reload:
             death.cause,
         )
         self._give_up()
+
+    def look(self) -> tuple[Child, Stuck] | None:
+        """Tell of newcomers that take long; answer one that takes too long, at whose death it is given up."""
+        now = time.monotonic()
+        late = [each.newcomer for each in self._crew.places if each.newcomer and each.newcomer.ready_at is None]
+        if not self.is_under_way or not late:
+            return None
+        if now >= self._give_up_at:
+            return late[0], Stuck(f"it was not ready after {_LONGEST_S:g} s")
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            self.logger.warning(
+                "The reload still waits after %g s: %d of the new workers are not ready, %s among them. The present "
+                "ones go on. It is given up after %g s.",
+                _TELL_AFTER_S,
+                len(late),
+                late[0],
+                _LONGEST_S,
+            )
+        return None
 
     def _give_up(self) -> None:
         self.is_under_way = False

@@ -475,6 +475,9 @@ class Supervisor:
                 )
         if self._exit_code is None:
             self._crew.do_what_is_due()
+            late = self._reload.look()
+            if late is not None:
+                self._condemn(*late)
             self._recycling.begin(self._crew)
         self._beside.do_what_is_due()
         self._control.do_what_is_due()

@@ -376,6 +376,40 @@ def test_a_reload_of_broken_code_keeps_the_present_workers(run, folder):
 # -- deaths
 
 
+#: Minutes pass for a reload when there is a file.
+IN_A_HURRY = """
+import os, sys, time
+from types import SimpleNamespace
+from greenq.__main__ import main
+from greenq.supervisor import reload
+passed = {"a minute": 61, "ten minutes": 601}
+now = lambda: time.monotonic() + sum(each for name, each in passed.items() if os.path.exists(name))
+reload.time = SimpleNamespace(monotonic=now)
+sys.exit(main())
+"""
+
+HANGS = """
+import ctypes
+open("a minute", "w").close()
+ctypes.CDLL(None).sleep(3600)
+"""
+
+
+def test_a_reload_to_code_whose_import_hangs_is_told_of_and_given_up_with_its_stack(run, folder):
+    command = run("app", "-p", "1", program=("-c", IN_A_HURRY))
+    command.wait_until_ready()
+
+    write_module(folder, "app", HANGS)
+    command.send(signal.SIGHUP)
+    command.wait_for("The reload still waits after 60 s: 1 of the new workers are not ready, Worker 1 ")
+    (folder / "ten minutes").touch()
+
+    command.wait_for("The reload was given up, .* because it was stuck: it was not ready after 600 s")
+    assert 'app.py", line 4 in <module>' in command.log
+    enqueue(folder, "say", "still here")
+    command.wait_for("said still here")
+
+
 def test_what_a_killed_worker_held_runs_on_a_living_one_and_the_worker_is_replaced(run, folder):
     command = run("app", "-p", "2")
     command.wait_until_ready(2)
