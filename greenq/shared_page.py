@@ -21,6 +21,8 @@ import math
 import mmap
 import os
 
+from .nameless import nameless_fd
+
 _SIZE = mmap.PAGESIZE
 _BEATS, _TURNS, _KILL_AT = range(3)
 _ON_CPU_AT = 64
@@ -104,12 +106,6 @@ def make() -> int:
     Raises:
       OSError: There is no room for it.
     """
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("greenq-page")
-    else:
-        import tempfile  # which most starts do without
-
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+    fd = nameless_fd("greenq-page")
     os.ftruncate(fd, _SIZE)
     return fd

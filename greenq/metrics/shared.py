@@ -28,6 +28,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..nameless import nameless_fd
 from .catalogue import METRICS, Labels, fresh, gauges
 
 RECORD = 2048
@@ -58,13 +59,7 @@ class SharedFile:
     """
 
     def __init__(self, directory: str | None = None) -> None:
-        if directory is None and hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("greenq-metrics")
-        else:
-            import tempfile  # which most starts do without
-
-            with tempfile.TemporaryFile(dir=directory) as file:
-                self.fd = os.dup(file.fileno())
+        self.fd = nameless_fd("greenq-metrics", directory)
         self._taken: set[int] = set()
         self._length = 0
 

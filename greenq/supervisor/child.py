@@ -13,10 +13,11 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from .. import shared_page
 from ..json_lines import encode
+from ..nameless import nameless_fd
 from ..shared_page import SharedPage
 from . import signals
 from .last_words import ASK, LastWords
@@ -183,10 +184,11 @@ class Child:
             words_fd = None if self.words is None else self.words.fd
             # Not by the pipe: with a few thousand queues it is more than a pipe takes, and who was
             # told half of it would wait for the rest.
-            file = childs_ends.enter_context(_nameless_file())
-            file.write(json.dumps({**told, "page_fd": page_fd, "words_fd": words_fd}).encode())
-            file.seek(0)
-            start = file.fileno()
+            start = nameless_fd("greenq-start")
+            childs_ends.callback(os.close, start)
+            with open(start, "wb", closefd=False) as file:
+                file.write(json.dumps({**told, "page_fd": page_fd, "words_fd": words_fd}).encode())
+            os.lseek(start, 0, os.SEEK_SET)
             control, control_fd = os.pipe()
             self._control_fd: int | None = control_fd
             childs_ends.callback(os.close, control)
@@ -358,11 +360,3 @@ class Child:
 
     def __str__(self) -> str:
         return f"{self._name} (PID {self.pid})"
-
-
-def _nameless_file() -> BinaryIO:
-    if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("greenq-start"), "w+b")
-    import tempfile  # which most starts do without
-
-    return cast(BinaryIO, tempfile.TemporaryFile())

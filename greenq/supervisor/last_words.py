@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
+
+from ..nameless import nameless_fd
 
 #: Asks a worker for its stacks.
 ASK = signal.SIGQUIT
@@ -29,11 +30,7 @@ class LastWords:
     """
 
     def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("greenq-words")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
+        self.fd = nameless_fd("greenq-words")
         self._start = 0
 
     def begin(self) -> None:

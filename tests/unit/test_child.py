@@ -51,6 +51,14 @@ def test_what_a_worker_showed_in_its_page_is_there_after_its_death(start):
     assert child.page.message_on_cpu == "the one"
 
 
+def test_a_worker_starts_the_same_where_the_system_has_no_files_in_memory(start, monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+
+    child = start(SHOW, is_watched=True)
+
+    assert child.page.message_on_cpu == "the one"
+
+
 def test_a_process_beside_the_workers_has_no_page(start):
     child = start(SHOW)
 
@@ -144,7 +152,7 @@ def test_one_that_does_not_read_now_is_made_quiet_when_it_reads_again(tmp_path):
     assert json.loads((tmp_path / "told").read_text()) == [long, {"command": "quiet"}]
 
 
-@pytest.mark.parametrize("what", ["shared_page.make", "SharedPage", "LastWords", "_nameless_file", "subprocess.Popen"])
+@pytest.mark.parametrize("what", ["shared_page.make", "SharedPage", "LastWords", "nameless_fd", "subprocess.Popen"])
 def test_a_start_for_which_the_system_has_no_room_leaves_nothing_behind(monkeypatch, what):
     def fail(*args, **options):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")

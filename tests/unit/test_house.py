@@ -23,7 +23,7 @@ ROOT = Path(greenq.__file__).parent
 ROOMS = {
     "leaves": {
         *("errors", "clock", "backoff", "names", "encoder", "logging", "verdict"),
-        *("log_lines", "log_writer", "json_lines", "shared_page", "exit_codes", "extras", "metrics"),
+        *("log_lines", "log_writer", "json_lines", "nameless", "shared_page", "exit_codes", "extras", "metrics"),
         *("units", "settings", "logged_job", "control_socket", "http_listener", "machine"),
     },
     # What greenq asks of the process it runs in: a room of its own, because
@@ -64,6 +64,7 @@ SUPERVISOR_MAY_USE = {
     "errors",
     "exit_codes",
     "json_lines",
+    "nameless",
     "shared_page",
     "log_lines",
     "logging",
