@@ -44,9 +44,10 @@ class Streak:
         return self._delays_s[self.deaths - 1]
 
     def could_not_start(self) -> float:
-        """Answer how many seconds to wait after a start that failed for an outside reason.
+        """Answer how many seconds to wait after a start that failed, where that is never given up.
 
-        Such starts are never given up: the longest delay is repeated.
+        The reason may be an outside one, or what was started may be one that the workers do not need. The longest
+        delay is repeated.
         """
         self._failed_starts = min(self._failed_starts + 1, len(self._delays_s))
         return self._delays_s[self._failed_starts - 1]

@@ -177,7 +177,7 @@ class Supervisor:
         )
 
     def _facts(self) -> dict[str, Any]:
-        return {"is_stopping": self._exit_code is not None, "processes": len(self._crew.places)}
+        return {"is_stopping": self._exit_code is not None}
 
     def _is_over(self) -> bool:
         if self._exit_code is None:

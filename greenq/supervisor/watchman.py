@@ -5,8 +5,9 @@ past its hard limit), or when its native thread has not moved for two thirds of 
 C code holds the interpreter, and the lease is about to be lost, so that others would run what it
 still runs. A worker that is busy beats on.
 
-Time is counted in looks, not by the clock: a supervisor that was paused itself, or a machine that
-slept, would else blame all of its workers on waking.
+Whether something moves is counted in looks, not by the clock, and the look after a pause counts for nobody: a
+supervisor that was paused itself, or a machine that slept, would else blame all of its workers on waking.
+``kill_at`` is a time by the clock, and a worker that was paused as well has until the next look to put it off.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What runs inside a worker process of `greenq-worker`: one Worker, from start to exit.
 
     control pipe   the supervisor's commands; its end means that the supervisor died
-    report pipe    what the supervisor is told: remark, news, waiting, ready, worker_id, job_done,
-                   taken_back, alone, failed, consuming, gave_back, and answers of in_flight.py
+    report pipe    what the supervisor is told: EVENTS in supervisor/reports.py; answers are from in_flight.py
 
 The process was patched by gevent before this module was imported. The main greenlet
 waits for the end and reports news, another one listens; signal handlers only write to a
