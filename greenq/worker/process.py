@@ -20,7 +20,6 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -41,6 +40,8 @@ from .fork import forks_of
 from .in_flight import InFlight, pipe_writer
 from .job_marks import JobMarks
 from .lanes import Imports
+from .last_resort import exit_in_time, exit_now, exit_without, stand_still
+from .news import News
 from .worker import Worker
 
 #: Seconds between two looks for news.
@@ -53,12 +54,6 @@ _LOOK_FOR_FIRST_JOB_EVERY_S = 0.05
 #: Seconds after the time that jobs have at a stop until which the broker may be closed: a little
 #: longer than the worker's last write may take.
 _CLOSE_S = 0.55
-
-#: Seconds after that time in which the process ends, whatever happens. The supervisor kills it a little later.
-_LAST_RESORT_S = 0.65
-
-#: Seconds between two looks of a native thread whether the supervisor lives.
-_LOOK_FOR_PARENT_S = 1.0
 
 #: Seconds in which a second TERM is taken for the first: timeout(1) sends it to its child
 #: and to the whole group.
@@ -110,19 +105,6 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(0.001)
 
 
-def exit_now(exit_code: int) -> NoReturn:
-    """End the process; what was logged and printed is written before."""
-    # Not sys.exit: a job that ignores its interrupt, or a native thread stuck in a call,
-    # would keep the interpreter alive, and what they hold has been given back already.
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
-    os._exit(exit_code)
-
-
 class WorkerProcess:
     """The one worker of this process, and its talk with the supervisor.
 
@@ -142,13 +124,9 @@ class WorkerProcess:
         self._is_ready = False
         self._runtime = current()
         self._end = self._runtime.event()
-        self._worker_id: str | None = None
         self._supervisor_pid = os.getppid()
-        self._told_job = False
-        self._told_worn = False
         #: In which this process shows what it does; None if it was given none.
         self.page: SharedPage | None = None
-        self._told_consuming = False
         self._in_flight: InFlight | None = None
         self.logger = get_logger("greenq", "WorkerProcess")
 
@@ -247,8 +225,7 @@ class WorkerProcess:
         self._set_lease()
         self._connect()
         # Before anything is fetched, because the first job may end the process.
-        self._worker_id = self.broker.worker_id
-        self._report(event="worker_id", worker_id=self._worker_id)
+        self._report(event="worker_id", worker_id=self.broker.worker_id)
         # Also before: it has waited for as long as this process took to start.
         for orphan in self._orphans:
             self._take_back(orphan["worker_id"], orphan["charge"], orphan["cause"])
@@ -270,18 +247,17 @@ class WorkerProcess:
         watch.block_warn_ms, watch.hard_limit_ms = self.options["block_warn"], self.options["hard_limit"]
         self.worker.lanes.hard_limit_ms = self.options["hard_limit"]
         self.worker.solitude.tell = lambda message_id: self._report(event="alone", message_id=message_id)
-        self._runtime.start_native_thread(self._exit_without_supervisor, name="orphanage")
+        exit_without(self._supervisor_pid, self._runtime, self.options["worker_shutdown_timeout"])
         self._in_flight = InFlight(self.worker, pipe_writer(self._report_fd))
         # From here on messages may be held, so that a TERM has to stop gracefully.
         self._is_booting = False
         self.worker.is_paused = self._is_quiet
         self.worker.start()
-        self._worker_id = self.broker.worker_id
-        self._told_consuming = self.worker.is_consuming
+        self.news = News(self.worker, self.broker, max_jobs=self.options["max_jobs"], report=self._report)
         self._report(
             event="ready",
-            worker_id=self._worker_id,
-            is_consuming=self._told_consuming,
+            worker_id=self.news.worker_id,
+            is_consuming=self.news.is_consuming,
             broker=without_password(str(self.broker)),
             lease_ms=self.broker.lease_ms,
             queues=sorted(self.broker.get_declared_queues() if queues is None else queues),
@@ -364,8 +340,8 @@ class WorkerProcess:
         # With a time-out: gevent takes a main greenlet that waits for an event without one
         # for a deadlock when nothing but file descriptors is left to wake it.
         often_s = _LOOK_EVERY_S if self.options["max_jobs"] is None else _LOOK_FOR_LAST_JOB_EVERY_S
-        while not self._end.wait(often_s if self._told_job else _LOOK_FOR_FIRST_JOB_EVERY_S):
-            self._report_news()
+        while not self._end.wait(often_s if self.news.has_told_job else _LOOK_FOR_FIRST_JOB_EVERY_S):
+            self.news.tell()
 
     def _listen(self) -> None:
         is_supervised = True
@@ -442,21 +418,6 @@ class WorkerProcess:
                 self._runtime.sleep(arrival.pause_s(failures))
                 failures += 1
 
-    def _report_news(self) -> None:
-        if not self._told_job and self.worker.jobs_done:
-            self._told_job = True
-            self._report(event="job_done")
-        max_jobs, done = self.options["max_jobs"], self.worker.jobs_done
-        if max_jobs is not None and done >= max_jobs and not self._told_worn:
-            self._told_worn = True
-            self._report(event="worn", reason=f"it has done {done} jobs (--max-jobs {max_jobs})")
-        if self.worker.is_consuming != self._told_consuming:
-            self._told_consuming = self.worker.is_consuming
-            self._report(event="consuming", is_on=self._told_consuming)
-        if self.broker.worker_id != self._worker_id:
-            self._worker_id = self.broker.worker_id
-            self._report(event="worker_id", worker_id=self._worker_id)
-
     def _report(self, **report: Any) -> bool:
         data = encode(report)
         try:
@@ -472,11 +433,11 @@ class WorkerProcess:
         """Stop the worker gracefully, close the broker; return the code to exit with."""
         self.logger.info("Stopping: running jobs may finish.")
         timeout_ms = self.options["worker_shutdown_timeout"]
-        self._runtime.start_native_thread(self._exit_in_time, name="last resort")
+        exit_in_time(self._runtime, timeout_ms)
         ends_at = time.monotonic() + timeout_ms / 1000 + _CLOSE_S
         try:
             self.worker.stop(timeout=timeout_ms)
-            self._report_news()
+            self.news.tell()
             is_closed = self._close_broker(max(0.0, ends_at - time.monotonic()))
             # A broker that is away may be closed all the same, and has nothing back then.
             if is_closed and not self.worker.outage.is_on:
@@ -512,25 +473,6 @@ class WorkerProcess:
             raise failures[0]
         return is_closed
 
-    def _exit_without_supervisor(self) -> None:
-        # A native thread: a hub that a job keeps busy does not hear that the supervisor has died, and
-        # nobody would ever kill this process.
-        stand_still = _stand_still(self._runtime)
-        while os.getppid() == self._supervisor_pid:
-            stand_still(_LOOK_FOR_PARENT_S)
-        self._exit_in_time()
-
-    def _exit_in_time(self) -> None:
-        # A native thread, for a hub that a job keeps busy; without logging, whose locks
-        # belong to greenlets. A supervisor would kill the process a little later, but it may
-        # be gone.
-        _stand_still(self._runtime)(self.options["worker_shutdown_timeout"] / 1000 + _LAST_RESORT_S)
-        poll = self._runtime.native_poll()
-        poll.register(2, select.POLLOUT)
-        if poll.poll(0):  # else nobody reads, and to write would be to wait
-            os.write(2, b"greenq: the worker process %d did not stop in time and exits.\n" % os.getpid())
-        os._exit(ExitCode.KILLED)
-
 
 def _lowered(fd: int) -> int:
     """The same under the lowest number that is free, closed in programs that jobs start."""
@@ -562,18 +504,11 @@ def _tell_stacks_to(fd: int | None) -> None:
 def _native(runtime: Runtime) -> Native:
     """How the log waits without switching greenlets."""
     return Native(
-        pause=_stand_still(runtime),
+        pause=stand_still(runtime),
         poll=runtime.native_poll,
         lock=runtime.native_lock,
         start_thread=lambda run: runtime.start_native_thread(run, name="log"),
     )
-
-
-def _stand_still(runtime: Runtime) -> Callable[[float], object]:
-    """What waits for so many seconds, with everything in this thread."""
-    lock = runtime.native_lock()
-    lock.acquire()
-    return lambda seconds: lock.acquire(True, seconds)
 
 
 def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:

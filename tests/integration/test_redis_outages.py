@@ -20,6 +20,7 @@ import redis
 
 import greenq
 from greenq.brokers.redis import RedisBroker, links
+from greenq.worker.news import News
 from greenq.worker.process import WorkerProcess
 from tests.support.ports import free_port
 from tests.support.processes import running
@@ -199,8 +200,8 @@ def process(monkeypatch):
     (control_fd, command_fd), (heard_fd, report_fd) = os.pipe(), os.pipe()
     os.set_blocking(heard_fd, False)
     process = WorkerProcess(control_fd, report_fd)
-    process.options = {"worker_shutdown_timeout": 300, "max_jobs": None}
-    monkeypatch.setattr(process, "_exit_in_time", lambda: None)  # which would end the tests
+    process.options = {"worker_shutdown_timeout": 300}
+    monkeypatch.setattr("greenq.worker.process.exit_in_time", lambda *args: None)  # which would end the tests
 
     def reports():
         with contextlib.suppress(BlockingIOError):
@@ -219,6 +220,7 @@ def test_a_worker_that_stops_says_that_it_gave_everything_back_only_if_it_could(
 ):
     jobs = Jobs(open_broker())
     process.broker, process.worker = jobs.broker, start(jobs.broker)
+    process.news = News(process.worker, process.broker, max_jobs=None, report=process._report)
     jobs.send([0])
     jobs.wait_for(1)
 
