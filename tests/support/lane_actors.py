@@ -75,6 +75,12 @@ def remaining() -> Any:
 
 
 @greenq.actor(broker=broker, lane="process", max_retries=0)
+def tell_progress() -> Any:
+    greenq.progress(1, total=10)
+    return "told"
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
 def wait_for_go(path: str) -> int:
     hold(path)
     return os.getpid()

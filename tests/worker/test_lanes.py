@@ -436,6 +436,12 @@ def test_a_job_in_a_process_knows_how_long_it_has_left(lanes):
     assert result_of(remaining.send_with_options(time_limit=float("inf"))) is None
 
 
+def test_a_job_in_a_process_may_tell_its_progress(lanes):
+    lanes()
+
+    assert result_of(lane_actors.tell_progress.send()) == "told"
+
+
 def test_an_actor_that_is_a_class_runs_in_a_process_too(lanes):
     lanes()
 

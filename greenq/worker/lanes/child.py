@@ -22,7 +22,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from ... import logged_job
 from ...actor import Actor
@@ -137,6 +137,7 @@ class _Process:
         self._wire.send(Began())
         # A context of its own, as in the worker: what one job sets no other one sees.
         answer = contextvars.Context().run(self._run, job)
+        self._guard.message = None
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -179,8 +180,8 @@ class _Process:
         if job.marks is not None:
             logged_job.current.set(LoggedJob(job.marks))
         self._guard.ends_at = job.ends_at
-        of_context.set(cast("Any", self._guard))
-        proxy = MessageProxy(job.message)
+        proxy = self._guard.message = MessageProxy(job.message)
+        of_context.set(self._guard)
         proxy.time_limit_ms, proxy.deliveries = job.time_limit_ms, job.deliveries
         for middleware in broker.middleware:
             if isinstance(middleware, CurrentMessage):
@@ -228,11 +229,17 @@ class _Refuse(Middleware):
 
 
 class _Guard:
-    """The actor's own code: where a signal raises its exception."""
+    """The actor's own code: where a signal raises its exception. To whoever asks (time_left.py) it is the job."""
 
     def __init__(self) -> None:
+        self.message: Any = None
         #: When the job's time limit passes, in monotonic seconds; None without one.
         self.ends_at: float | None = None
+        # As of every job: see cpu.py. Of these the worker keeps the true ones.
+        self.interrupted_by: type[BaseException] | None = None
+        self.soft_at: float | None = None
+        self.blocked_s = 0.0
+        self.shown = b""
         self._is_inside = False
         self._pending: type[BaseException] | None = None
 
