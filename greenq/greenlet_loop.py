@@ -235,8 +235,15 @@ class LoopGreenlet(_Greenlet):
 
     def switch_out(self) -> None:
         """Called by gevent before it switches to the hub."""
-        if not self._loop.is_waiting:
+        if self._loop.is_waiting:
+            cpu.jobs.pop(self, None)
+        else:
             self._blocked_since = time.monotonic()
+            # What blocks goes on in the middle of its step, for the same job.
+            if cpu.job is None:
+                cpu.jobs.pop(self, None)
+            else:
+                cpu.jobs[self] = cpu.job
         self._inside = LoopMarks.now()
         self._outside.set()
 

@@ -105,6 +105,21 @@ def test_a_coroutine_that_never_awaits_is_interrupted_at_its_limit(broker, start
 
 
 @greenlets_only
+def test_a_coroutine_that_blocks_and_then_never_awaits_is_interrupted_at_its_limit(broker, start, ends):
+    @greenq.actor(broker=broker, max_retries=0, time_limit=200)
+    async def work():
+        time.sleep(0.01)
+        spin()
+
+    work.send()
+    start()
+    broker.join("default", timeout=30_000)
+
+    assert ends.exceptions == [TimeLimitExceeded]
+    assert ends.took_s[0] < LONG_S / 2
+
+
+@greenlets_only
 def test_a_task_that_a_coroutine_has_started_is_interrupted_at_the_jobs_limit(broker, start, ends):
     async def part():
         await asyncio.sleep(0)
