@@ -398,8 +398,10 @@ class GreenletRuntime:
     guard = staticmethod(_Guard)
 
     def guard_here(self) -> _Guard | None:
-        job = cpu.jobs.get(getcurrent())
-        return job if isinstance(job, _Guard) and job.is_inside else None
+        here = getcurrent()
+        job = cpu.jobs.get(here)
+        # Of a coroutine that it waits for it is the job, too, and has another greenlet.
+        return job if isinstance(job, _Guard) and job._greenlet is here and job.is_inside else None
 
     call_later = staticmethod(_Timer)
     sleep = staticmethod(gevent.sleep)

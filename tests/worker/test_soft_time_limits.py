@@ -11,7 +11,7 @@ import pytest
 
 import greenq
 from greenq.middleware import TimeLimit
-from tests.support.waiting import happens
+from tests.support.waiting import happens, until
 
 
 class Told(logging.Handler):
@@ -243,6 +243,41 @@ def test_an_async_actor_that_a_job_calls_in_place_runs_on_the_jobs_time(broker, 
     broker.join("default", timeout=20_000)
 
     assert 0 < seen[0] <= 10_000
+
+
+def test_a_coroutine_that_blocks_keeps_its_time_to_itself(broker, start):
+    seen, waiting, loops = [], [], []
+
+    async def wait():
+        if not loops:
+            loops.append((asyncio.get_running_loop(), asyncio.Event()))
+        waiting.append(1)
+        await loops[0][1].wait()
+
+    @greenq.actor(broker=broker)
+    async def inner():
+        await wait()
+        time.sleep(0)
+
+    @greenq.actor(broker=broker, max_retries=0, time_limit=60_000)
+    def outer():
+        inner()
+
+    @greenq.actor(broker=broker, max_retries=0, time_limit=float("inf"))
+    async def another():
+        await wait()
+        seen.append(greenq.remaining_ms())
+
+    start()
+    outer.send()
+    until(lambda: len(waiting) == 1)
+    another.send()
+    until(lambda: len(waiting) == 2)
+    loop, go_on = loops[0]
+    loop.call_soon_threadsafe(go_on.set)  # both in one turn of the loop
+    broker.join("default", timeout=20_000)
+
+    assert seen == [None]
 
 
 def test_a_job_in_a_thread_of_its_lane_sees_how_long_it_has_left_and_its_soft_limit_is_told(broker, start, told):
