@@ -115,6 +115,7 @@ def _strike(signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGALRM:
             _ring_in(_AGAIN_S)
         return
+    job.struck()
     job.interrupted_by = TimeLimitExceeded
     raise TimeLimitExceeded
 

@@ -49,6 +49,10 @@ class Job(Protocol):
     #: For how long it has kept all others waiting at worst, in seconds; 0.0 if never for long.
     blocked_s: float
 
+    def struck(self) -> None:
+        """The alarm interrupts, at its time limit, what has the CPU for it. Called there, by a signal's handler."""
+        ...
+
 
 class Stretch(NamedTuple):
     """A time in which nobody else had a turn, and which was too long.

@@ -208,6 +208,14 @@ class _Run:
         self.ended.set()
 
 
+def is_waited_for() -> bool:
+    """Whether the task that runs now is one of which a greenlet or a thread waits for the end. On the loop."""
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is not None and getattr(task.get_coro(), "cr_code", None) is _Run._main.__code__
+
+
 def run_in_place(function: Callable[..., Coroutine[Any, Any, R]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     """Call an async function on the loop of this process's worker; return what it returns. Switches.
 

@@ -25,6 +25,8 @@ from gevent.monkey import get_original
 from greenlet import GreenletExit, getcurrent, gettrace, greenlet, settrace
 
 from .cpu import cpu
+from .errors import TimeLimitExceeded
+from .event_loop import is_waited_for
 from .runtime import Place, places
 from .shared_page import LONGEST_ID
 from .thread_guard import ThreadGuard
@@ -178,6 +180,11 @@ class _Guard:
             # Not from here: the caller would only go on once the other one waits again.
             hub.loop.run_callback(self._throw, exception)
         return True
+
+    def struck(self) -> None:
+        # Of a task that a coroutine has started which it waits for it may never hear.
+        if self._greenlet is not getcurrent() and not is_waited_for():
+            self.interrupt(TimeLimitExceeded)
 
     def _throw(self, exception: type[BaseException]) -> None:
         if self.is_inside and not self._greenlet.dead:

@@ -170,6 +170,13 @@ class AsyncJob:
                 loop.call_soon_threadsafe(self._look_later, exception)
         return True
 
+    def struck(self) -> None:
+        """The alarm interrupts a step of its task; or of one that it has started, of which it may never hear."""
+        import asyncio
+
+        if asyncio.current_task(self._loop) is not self._task:
+            self.interrupt(TimeLimitExceeded)
+
     def stack(self) -> list[Place]:
         """Where the coroutine is, the innermost first; empty if it has ended."""
         task, loop = self._task, self._loop

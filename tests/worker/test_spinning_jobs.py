@@ -138,6 +138,58 @@ def test_a_task_that_a_coroutine_has_started_is_interrupted_at_the_jobs_limit(br
 
 
 @greenlets_only
+@pytest.mark.parametrize("lane", [None, "greenlet", "thread"])
+@pytest.mark.parametrize("how", ["a task", "a callback"])
+def test_a_job_that_never_hears_of_the_end_of_what_it_has_started_is_interrupted_as_well(
+    broker, start, ends, lane, how
+):
+    async def part():
+        spin()
+
+    async def wait():
+        if how == "a task":
+            started.append(asyncio.create_task(part()))
+        else:
+            asyncio.get_running_loop().call_soon(spin)
+        await asyncio.sleep(LONG_S)
+
+    started = []
+    in_place = greenq.actor(broker=broker, actor_name="in_place")(wait)
+    function, where = (wait, {}) if lane is None else (lambda: in_place(), {"lane": lane})
+    actor = greenq.actor(broker=broker, actor_name="work", max_retries=0, time_limit=100, **where)(function)
+    actor.send()
+    start()
+    broker.join("default", timeout=30_000)
+
+    assert ends.exceptions == [TimeLimitExceeded]
+    assert ends.took_s[0] < LONG_S / 2
+
+
+@greenlets_only
+def test_a_coroutine_that_a_job_waits_for_is_interrupted_once_and_cleans_up(broker, start, ends):
+    cleaned_up = []
+
+    @greenq.actor(broker=broker)
+    async def in_place():
+        try:
+            spin()
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned_up.append(1)
+
+    @greenq.actor(broker=broker, max_retries=0, time_limit=100)
+    def work():
+        in_place()
+
+    work.send()
+    start()
+    broker.join("default", timeout=30_000)
+
+    assert ends.exceptions == [TimeLimitExceeded]
+    assert cleaned_up == [1]
+
+
+@greenlets_only
 def test_jobs_beside_one_that_spins_are_not_interrupted(broker, start, ends):
     strays = []
 

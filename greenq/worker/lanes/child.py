@@ -253,6 +253,9 @@ class _Guard:
     def is_inside(self) -> bool:
         return self._is_inside
 
+    def struck(self) -> None:
+        pass  # there is no alarm here
+
     def begin(self) -> None:
         """There is another job: interrupts that were for the last one came too late."""
         self._pending = None

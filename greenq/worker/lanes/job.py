@@ -10,6 +10,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...cpu import of_context
+from ...errors import TimeLimitExceeded
+from ...event_loop import is_waited_for
 from ...shared_page import name_bytes
 from ..outcome import Outcome
 
@@ -211,3 +213,8 @@ class LaneJob:
                 self.host.interrupt(exception)
             self._news.set()
             return True
+
+    def struck(self) -> None:
+        # Of a task that a coroutine has started which it waits for it may never hear.
+        if not is_waited_for():
+            self.interrupt(TimeLimitExceeded)
