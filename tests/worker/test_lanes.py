@@ -617,6 +617,33 @@ def test_a_job_whose_process_died_is_tried_again(lanes, tmp_path):
     assert result_of(lane_actors.die_once.send(str(tmp_path / "died"))) == "alive"
 
 
+def test_a_time_limit_that_passes_at_the_death_of_a_process_harms_no_other_job(lanes, tmp_path):
+    lanes()
+    began, ended = threading.Event(), threading.Event()
+
+    @greenq.actor(broker=lane_actors.broker, actor_name=f"neighbour {time.monotonic()}", time_limit=500, max_retries=0)
+    def neighbour():
+        began.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    dies = lane_actors.wait_for_go.send_with_options(args=(str(tmp_path / "held"),), time_limit=500)
+    until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text())
+    neighbour.send()
+    happens(began)
+    os.kill(int((tmp_path / "held").read_text()), signal.SIGKILL)
+    # Under gevent's patch the hub hears of the death and of both limits in one turn.
+    limits_end_at = time.monotonic() + 0.6
+    while time.monotonic() < limits_end_at:
+        pass
+
+    assert "was killed by SIGKILL while it ran" in reason_of(dies)
+    happens(ended)
+
+
 def test_a_process_that_died_while_it_was_idle_costs_no_job_an_attempt(lanes):
     lanes(lane_processes=1)
     first = result_of(lane_actors.whoami.send())[0]

@@ -100,7 +100,8 @@ class ProcessHost:
         self._number = number
         self._imports = imports
         self._hard_limit_s = hard_limit_s
-        #: Guards the pid: it must not be used once the process may have been reaped.
+        #: Guards the pid: it is given up before the process is reaped. But gevent's hub reaps by itself what has died,
+        #: perhaps a moment before the slot hears of it.
         self._lock = runtime.native_lock()
         self._pid: int | None = None
         self._wire: Wire | None = None
@@ -291,8 +292,11 @@ class ProcessHost:
             if not self._performs:
                 self._killed_for = exception
             else:
+                try:
+                    os.kill(self._pid, SIGNALS[exception])
+                except ProcessLookupError:  # it has died, and the slot has not heard of it yet
+                    return False
                 self._is_interrupted = True
-                os.kill(self._pid, SIGNALS[exception])
                 if exception is TimeLimitExceeded and self._timer is None:
                     self._timer = self._runtime.call_later(self._hard_limit_s, self._pass_hard_limit)
                 return True
