@@ -644,12 +644,21 @@ def test_a_time_limit_that_passes_at_the_death_of_a_process_harms_no_other_job(l
     happens(ended)
 
 
-def test_a_process_that_died_while_it_was_idle_costs_no_job_an_attempt(lanes):
-    lanes(lane_processes=1)
+def test_a_process_that_died_while_it_was_idle_costs_no_job_an_attempt_nor_its_time(lanes, monkeypatch):
+    worker = lanes(lane_processes=1)
+    deadlines, where = worker.deadlines, []
+    start = deadlines.start
+    monkeypatch.setattr(deadlines, "start", lambda job, *limits: where.append(job.pid) or start(job, *limits))
     first = result_of(lane_actors.whoami.send())[0]
     os.kill(first, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # gevent's hub has reaped it
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
 
-    assert result_of(lane_actors.whoami.send())[0] != first
+    second = result_of(lane_actors.whoami.send())[0]
+
+    assert second != first
+    assert where == [first, second], "where each was when its clock started"
+    until(lambda: not psutil.pid_exists(first))
 
 
 def test_lane_died_tells_the_signal_and_survives_pickling():

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import select
 import signal
 import socket
 import sys
@@ -114,6 +115,8 @@ class ProcessHost:
     # -- the slot's side
 
     def prepare(self) -> None:
+        if self._wire is not None and self._has_died_idle():
+            self._forget()
         if self._wire is not None:
             return
         try:
@@ -138,7 +141,7 @@ class ProcessHost:
         except Ended:
             return Outcome(exception=self._reason_of_death(job))
         except LaneDied as error:
-            return Outcome(exception=error)
+            return Outcome(exception=error if self._killed_for is None else self._killed_for())
         except Exception as error:  # what was to be sent, or came, cannot be pickled
             self._leave()
             return Outcome(exception=error)
@@ -161,12 +164,23 @@ class ProcessHost:
         except Ended:
             if self._killed_for is not None:
                 raise
-            self._died("while it was idle")
-            self.is_spent = False
+            self._forget()
             self.prepare()
             self._begin(told)
         with self._lock:
             self._performs = True
+
+    def _has_died_idle(self) -> bool:
+        # An idle one has nothing to say.
+        assert self._wire is not None
+        poll = self._runtime.native_poll()
+        poll.register(self._wire.end.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _forget(self) -> None:
+        """It has died while it was idle. Without a signal: its number may be another one's by now."""
+        pid = self._let_go()
+        self._runtime.spawn(lambda: self._reap(pid), name="end of a lane")
 
     def _begin(self, told: Job) -> None:
         assert self._wire is not None
@@ -268,6 +282,10 @@ class ProcessHost:
         """Have nothing more to do with it, which is killed if it lives. Does not wait."""
         self.is_spent = True
         self._kill()
+        return self._let_go()
+
+    def _let_go(self) -> int | None:
+        """It ends by itself, if it has not ended; whatever it may still have to tell is none of our business."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -334,14 +352,7 @@ class ProcessHost:
                         kill(self._pid, signal.SIGKILL)
 
     def close(self) -> None:
-        if self._wire is None:
-            return
-        # It ends by itself; whatever it may still have to tell is none of our business.
-        self._wire.close()
-        self._wire = None
-        with self._lock:
-            pid, self._pid = self._pid, None
-        self._reap(pid)
+        self._reap(self._let_go())
 
 
 def _name_of(signum: int) -> str:
