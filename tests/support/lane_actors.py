@@ -46,6 +46,19 @@ def fail_with_local_class(text: str) -> None:
     raise Local(text)
 
 
+def unseal(pid: int) -> str:
+    if pid != os.getpid():
+        raise ValueError("it was sealed elsewhere")
+    return "unsealed"
+
+
+class Sealed:
+    """What can be pickled, but is itself again only in its own process."""
+
+    def __reduce__(self) -> Any:
+        return unseal, (os.getpid(),)
+
+
 def is_worth_it(failures: int, exception: BaseException) -> bool:
     return isinstance(exception, Plain)
 
@@ -115,6 +128,11 @@ def ask_for_retry(path: str) -> str:
 @greenq.actor(broker=broker, lane="process", max_retries=0)
 def return_what_cannot_travel() -> Any:
     return threading.Lock()
+
+
+@greenq.actor(broker=broker, lane="process", max_retries=0)
+def return_what_does_not_arrive() -> Any:
+    return Sealed()
 
 
 @greenq.actor(broker=broker, lane="process", max_retries=0)

@@ -540,6 +540,15 @@ def test_a_result_that_cannot_travel_fails_its_job_and_tells_what_to_do(lanes):
     assert result_of(lane_actors.add.send(1, 2)) == 3
 
 
+def test_a_result_that_does_not_arrive_fails_its_job_and_leaves_nothing_of_its_process(lanes):
+    lanes(lane_processes=1)
+    pid = result_of(lane_actors.whoami.send())[0]
+
+    assert "it was sealed elsewhere" in reason_of(lane_actors.return_what_does_not_arrive.send())
+    until(lambda: not psutil.pid_exists(pid))
+    assert result_of(lane_actors.add.send(1, 2)) == 3
+
+
 def test_what_a_job_would_enqueue_in_the_memory_of_its_process_is_refused(lanes):
     lanes()
 

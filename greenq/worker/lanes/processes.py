@@ -127,7 +127,7 @@ class ProcessHost:
             self.is_spent = True
             raise LaneDied(f"No process could be started: {error}.") from error
         except BaseException:
-            self._leave()
+            self._reap_beside(self._leave())
             raise
         if isinstance(answer, Failed):
             self._died("")
@@ -143,10 +143,10 @@ class ProcessHost:
         except LaneDied as error:
             return Outcome(exception=error if self._killed_for is None else self._killed_for())
         except Exception as error:  # what was to be sent, or came, cannot be pickled
-            self._leave()
+            self._reap_beside(self._leave())
             return Outcome(exception=error)
         except BaseException:  # somebody killed the slot
-            self._leave()
+            self._reap_beside(self._leave())
             raise
         finally:
             self._end_of_job()
@@ -179,8 +179,7 @@ class ProcessHost:
 
     def _forget(self) -> None:
         """It has died while it was idle. Without a signal: its number may be another one's by now."""
-        pid = self._let_go()
-        self._runtime.spawn(lambda: self._reap(pid), name="end of a lane")
+        self._reap_beside(self._let_go())
 
     def _begin(self, told: Job) -> None:
         assert self._wire is not None
@@ -300,6 +299,10 @@ class ProcessHost:
             return os.waitpid(pid, 0)[1]
         except ChildProcessError:  # the application waits for all children of this process
             return None
+
+    def _reap_beside(self, pid: int | None) -> None:
+        """The same without waiting for it."""
+        self._runtime.spawn(lambda: self._reap(pid), name="end of a lane")
 
     # -- interrupts
 
