@@ -151,21 +151,27 @@ class InFlight:
 
     def _row(self, job: WorkerThread | AsyncJob, message: MessageProxy) -> dict[str, Any]:
         inner = message._message
-        age_ms = (time.monotonic() - message._began_at) * 1000
-        limit_ms = message.time_limit_ms
-        has_limit = limit_ms is not None and math.isfinite(limit_ms)
+        now = time.monotonic()
         done, total = message._progress or (None, None)
         place = self._where(job, message)
         return {
             "message_id": _cut(inner.message_id),
             "actor": _cut(inner.actor_name),
             "queue": _cut(inner.queue_name),
-            "age_ms": round(age_ms),
-            "left_ms": round(limit_ms - age_ms) if has_limit and limit_ms is not None else None,
+            "age_ms": round((now - message._began_at) * 1000),
+            "left_ms": self._left_ms(job, message, now),
             **(_told(place) if place is not None else {"file": None, "line": None, "function": None}),
             "done": _number(done),
             "total": _number(total),
         }
+
+    def _left_ms(self, job: WorkerThread | AsyncJob, message: MessageProxy, now: float) -> int | None:
+        """What is left of its limit, which is all of it while it waits for a host, or in a hook; None without one."""
+        limit_ms, guard = message.time_limit_ms, job.guard
+        if limit_ms is None or not math.isfinite(limit_ms):
+            return None
+        ends_at = None if guard is None else guard.ends_at
+        return round(limit_ms if ends_at is None else (ends_at - now) * 1000)
 
     # -- where they are
 
