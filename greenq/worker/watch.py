@@ -177,7 +177,7 @@ class Watch:
             return
         if job.soft_at is not None and now > job.soft_at + GRACE_S:
             job.soft_at = None
-            self._tell_now(job, _soft_limit(job.message, self._seen[1]))
+            self._tell_now(job, _soft_limit(job.message, f"at {self._seen[1]}"))
         if job.ends_at is not None and now > job.ends_at + 2 * GRACE_S and job.interrupted_by is not TimeLimitExceeded:
             alarm.knock()
 
@@ -217,7 +217,8 @@ class Watch:
 
     def _tell_soft_limit(self, guard: Interruptible) -> None:
         # A log must not wait here; where the job is has to be looked at now.
-        text = _soft_limit(guard.message, whereabouts(guard.stack()))
+        pid = guard.pid if isinstance(guard, LaneJob) else None
+        text = _soft_limit(guard.message, f"at {whereabouts(guard.stack())}" if pid is None else f"in process {pid}")
         self._runtime.spawn(lambda: self._log(guard.message, text), name="soft time limit")
 
     # -- in a greenlet of its own
@@ -316,5 +317,5 @@ def _soft_limit(message: MessageProxy, where: str) -> str:
     inner = message._message
     return (
         f"Message {inner.message_id} of actor {inner.actor_name} still runs after its soft time limit of "
-        f"{message.soft_time_limit_ms:g} ms: at {where}."
+        f"{message.soft_time_limit_ms:g} ms: {where}."
     )

@@ -11,6 +11,7 @@ import pytest
 
 import greenq
 from greenq.middleware import TimeLimit
+from tests.support import lane_actors
 from tests.support.waiting import happens, until
 
 
@@ -294,3 +295,17 @@ def test_a_job_in_a_thread_of_its_lane_sees_how_long_it_has_left_and_its_soft_li
 
     assert 0 < seen[0] <= 10_000
     assert "in wait_here" in told.lines[0] or "in is_set" in told.lines[0]
+
+
+def test_a_job_in_a_process_that_runs_past_its_soft_limit_is_told_of_with_its_process(told, tmp_path):
+    worker = greenq.Worker(lane_actors.broker, concurrency=1)
+    worker.start()
+    try:
+        lane_actors.wait_for_go.send_with_options(args=(str(tmp_path / "held"),), soft_time_limit=50)
+        until(lambda: told.lines and (tmp_path / "held").exists() and (tmp_path / "held").read_text())
+    finally:
+        (tmp_path / "go").touch()
+        worker.stop(2000)
+
+    (warning,) = told.lines
+    assert f"its soft time limit of 50 ms: in process {(tmp_path / 'held').read_text()}." in warning
