@@ -18,8 +18,9 @@ _AHEAD_S = 5
 class WindowRateLimiter(RateLimiter):
     """Lets something be done up to ``limit`` times in a window of seconds that moves on.
 
-    It counts by whole seconds of the clock, the one that has just begun included. The clocks of all who share it
-    may be up to 5 seconds apart.
+    It counts by whole seconds of the clock, the one that has just begun included. All who share it should have the
+    same time. What others did whose clocks are up to 5 seconds ahead is counted; but one that is ahead itself leaves
+    out the oldest of what the others did, as many seconds of it as it is ahead, and lets in more for that.
 
     Parameters:
       backend(RateLimiterBackend): Where it counts.
