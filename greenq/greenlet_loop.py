@@ -31,9 +31,11 @@ from .runtime import Place, coroutine_places, places
 if TYPE_CHECKING:
     _Greenlet = gevent.Greenlet[..., Any]
     _Handle: Any = asyncio.Handle  # what is private of it
+    _TimerHandle: Any = asyncio.TimerHandle
 else:
     _Greenlet = gevent.Greenlet
     _Handle = asyncio.Handle
+    _TimerHandle = asyncio.TimerHandle
 
 _get_running_loop = asyncio.events._get_running_loop
 _get_ident = get_original("_thread", "get_ident")
@@ -114,6 +116,21 @@ class GreenletLoop(asyncio.SelectorEventLoop):
         self._ready.append(handle)  # type: ignore[attr-defined]  # private to asyncio, and in every loop of its own
         return handle
 
+    # What is called at a time, or for a socket, asyncio makes handles of itself: they are made ours.
+
+    def call_at(  # type: ignore[override] # typeshed has a TypeVarTuple of Python 3.11
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's own."""
+        handle = super().call_at(when, callback, *args, context=context)
+        handle.__class__ = _StepAtATime
+        return handle
+
+    def _add_callback(self, handle: Any) -> None:
+        if type(handle) is asyncio.Handle:
+            handle.__class__ = _Step
+        super()._add_callback(handle)  # type: ignore[misc]  # private
+
     def _write_to_self(self) -> None:
         self._wake()
 
@@ -173,6 +190,10 @@ class _Step(_Handle):  # type: ignore[misc]  # Any to mypy, which knows nothing 
         job = self._context.get(of_context)
         cpu.takes(job if job is not None and job.is_inside else None)
         super()._run()
+
+
+class _StepAtATime(_Step, _TimerHandle):  # type: ignore[misc]  # as above
+    __slots__ = ()
 
 
 class _Selector(GeventSelector):

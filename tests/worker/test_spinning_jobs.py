@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ import time
 import pytest
 
 import greenq
+from greenq.cpu import cpu
 from greenq.errors import TimeLimitExceeded
 
 # pytest-timeout's other method has SIGALRM for itself.
@@ -187,6 +189,41 @@ def test_a_coroutine_that_a_job_waits_for_is_interrupted_once_and_cleans_up(brok
 
     assert ends.exceptions == [TimeLimitExceeded]
     assert cleaned_up == [1]
+
+
+@greenlets_only
+def test_what_a_job_has_called_later_or_for_a_socket_is_run_for_it_and_not_for_its_neighbour(broker, start):
+    seen = {}
+
+    @greenq.actor(broker=broker)
+    async def caller():
+        loop, both = asyncio.get_running_loop(), asyncio.Event()
+        reader, writer = socket.socketpair()
+
+        def look(how):
+            seen.setdefault(how, cpu.job.message.actor_name)
+            if len(seen) == 2:
+                both.set()
+
+        with reader, writer:
+            loop.call_later(0, look, "later")
+            loop.add_reader(reader, look, "for a socket")
+            writer.send(b"x")
+            await both.wait()
+            loop.remove_reader(reader)
+
+    @greenq.actor(broker=broker)
+    async def neighbour():
+        # It has a step in each turn of the loop, before those.
+        while len(seen) < 2:
+            await asyncio.sleep(0)
+
+    neighbour.send()
+    caller.send()
+    start()
+    broker.join("default", timeout=30_000)
+
+    assert seen == {"later": "caller", "for a socket": "caller"}
 
 
 @greenlets_only
