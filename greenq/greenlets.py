@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import gc
 import logging
 import os
@@ -18,6 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
+import gevent.os
+import gevent.subprocess
 from gevent._hub_local import set_hub, set_loop
 from gevent.event import Event as GeventEvent
 from gevent.hub import Waiter
@@ -297,6 +300,7 @@ class _JobThread:
     """
 
     def __init__(self, name: str) -> None:
+        _refuse_children_of_threads()
         self._ident = _get_ident()
         self._job = getcurrent()
         self._job.name = name  # type: ignore[attr-defined]  # greenlets take any attribute
@@ -356,6 +360,36 @@ class _JobThread:
     def _pass_on(self, guard: _NativeGuard, kind: type[BaseException]) -> None:
         if guard.is_inside:
             self._job.throw(kind)
+
+
+def _refuse_children_of_threads() -> None:
+    """Have native threads start no programs and fork no children.
+
+    gevent watches children in the main thread's hub alone. Elsewhere it says so when the child has been
+    made: a program would do its work, and a forked child go on into our own code, while the job fails.
+    """
+    if hasattr(gevent.os.fork_and_watch, "__wrapped__"):
+        return
+    for module, name in (
+        (gevent.os, "fork_and_watch"),
+        (gevent.subprocess, "fork_and_watch"),
+        (os, "posix_spawn"),
+        (os, "posix_spawnp"),
+    ):
+        setattr(module, name, _for_the_main_thread(getattr(module, name)))
+
+
+def _for_the_main_thread(start: Callable[..., T]) -> Callable[..., T]:
+    @functools.wraps(start)
+    def start_there(*args: Any, **kwargs: Any) -> T:
+        if not gevent.get_hub().loop.default:
+            raise RuntimeError(
+                "Under gevent no native thread can start a program or fork a child, so an actor with lane='thread' "
+                "cannot. Give it lane='process'; or no lane, where waiting for a program keeps nobody waiting."
+            )
+        return start(*args, **kwargs)
+
+    return start_there
 
 
 class _NativeGuard(ThreadGuard):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import multiprocessing
 import os
 import queue
 import signal
@@ -292,6 +293,33 @@ def test_a_lock_that_jobs_in_threads_share_goes_from_one_to_the_next(broker, sta
     broker.join("default", timeout=1000 * PATIENCE_S)
 
     assert len(count) == 400
+
+
+@only_patched
+@pytest.mark.parametrize("how", ["subprocess", "os.fork", "os.posix_spawn", "multiprocessing"])
+def test_a_job_in_a_thread_that_would_start_a_program_or_a_child_is_told_before_it_has_started(
+    broker, start, tmp_path, how
+):
+    @greenq.actor(broker=broker, lane="thread", max_retries=0)
+    def work():
+        if how == "subprocess":
+            subprocess.run(["touch", str(tmp_path / "it began")], check=True)
+        elif how == "os.posix_spawn":
+            os.posix_spawn("/bin/touch", ["touch", str(tmp_path / "it began")], {})
+        elif how == "os.fork":
+            if os.fork() == 0:
+                (tmp_path / "it began").touch()
+                os._exit(0)
+        else:
+            multiprocessing.get_context("fork").Process(target=(tmp_path / "it began").touch).start()
+
+    work.send()
+    start()
+    broker.join("default", timeout=10_000)
+
+    assert "no native thread can start a program or fork a child" in broker.dead_letters[0].reason
+    assert not psutil.Process().children()
+    assert not (tmp_path / "it began").exists()
 
 
 @only_patched
