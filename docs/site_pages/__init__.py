@@ -1,0 +1,1 @@
+"""What the site does with pages that Sphinx does not do by itself."""
