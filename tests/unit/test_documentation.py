@@ -26,6 +26,21 @@ def rows(page, heading):
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 
+def run(*command, folder):
+    """Run a program where an example is; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return done.stdout
+
+
 def test_the_page_on_actors_lists_every_option_there_is():
     page = (ROOT / "docs/actors.md").read_text()
     _, table = page.split("| option |")
@@ -78,21 +93,12 @@ def test_the_file_on_the_page_on_the_command_line_is_understood(tmp_path, monkey
 def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/dead-letters.md").read_text(), re.DOTALL)
 
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    printed = run("-c", example, folder=tmp_path)
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("QueueCounts(ready=0, reserved=0, delayed=0, dead=3)\n")
-    assert done.stdout.count("the bank is closed") >= 9  # three reasons, six failures
-    assert done.stdout.count("charged ") == 2
-    assert done.stdout.endswith("\n0\n")
+    assert printed.startswith("QueueCounts(ready=0, reserved=0, delayed=0, dead=3)\n")
+    assert printed.count("the bank is closed") >= 9  # three reasons, six failures
+    assert printed.count("charged ") == 2
+    assert printed.endswith("\n0\n")
 
 
 def test_the_classes_of_the_page_on_actors_are_actors():
@@ -104,6 +110,25 @@ def test_the_classes_of_the_page_on_actors_are_actors():
 
     assert names["Foo"]() == "Hello from Foo!"
     assert (names["Foo"].queue_name, names["Resize"].options) == ("tasks", {"max_retries": 3})
+
+
+@pytest.mark.parametrize("page", ["retries.md", "delays.md", "priorities.md"])
+def test_the_examples_of_a_page_print_what_it_says(page, tmp_path):
+    text = (ROOT / "docs" / page).read_text()
+
+    printed = run("-c", "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), folder=tmp_path)
+
+    assert printed == "".join(re.findall(r"```text\n(.*?)```", text, re.DOTALL))
+    assert len(printed.splitlines()) >= 4
+
+
+def test_the_tests_of_the_page_on_testing_pass(tmp_path):
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.DOTALL):
+        (tmp_path / re.match(r"# (\w+\.py)\n", code)[1]).write_text(code)
+
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+
+    assert "5 passed" in printed
 
 
 @pytest.mark.parametrize("page", ["delivery.md", "signals.md"])
