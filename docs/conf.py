@@ -26,6 +26,8 @@ exclude_patterns = [".*", "build", "docs/_build", "**/__pycache__"]
 # As forges make them: `## Exit codes` is #exit-codes.
 myst_heading_anchors = 4
 
+smartquotes = False  # a "success" is to be copied as it stands
+
 html_theme = "furo"
 html_title = "greenq"
 html_static_path = ["_static"]
