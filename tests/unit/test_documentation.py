@@ -7,13 +7,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent, indent
+from types import SimpleNamespace
 
+import pika
 import pytest
+import redis
 
 import greenq
+import greenq.inspection
+from greenq.brokers.rabbitmq import RabbitmqBroker
+from greenq.brokers.redis import RedisBroker
 from greenq.brokers.stub import StubBroker
 from greenq.cli.options import OPTIONS, parse_options
 from greenq.metrics.catalogue import METRICS, Labels
+from greenq.middleware import GroupCallbacks
+from greenq.rate_limits import Barrier, ConcurrentRateLimiter
+from greenq.rate_limits.backends import StubBackend
 from greenq.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,15 +111,94 @@ def test_the_example_of_the_page_on_dead_letters_runs(tmp_path):
     assert printed.endswith("\n0\n")
 
 
-def test_the_classes_of_the_page_on_actors_are_actors():
-    greenq.set_broker(StubBroker())
+def blocks(page):
+    """The Python of a page, from the first line to the last."""
+    text = (ROOT / page).read_text()
+    return [dedent(code) for _, code in re.findall(r"^( *)```python\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE)]
+
+
+def test_every_page_with_examples_is_known_to_a_test():
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("loadtests/*.md"),
+    ]
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert [page.name for page in pages if blocks(page) and f'{page.name}"' not in tests] == []
+
+
+def test_the_examples_of_the_page_on_actors_run():
+    broker = StubBroker()
+    greenq.set_broker(broker)
     names = {"greenq": greenq}
 
-    for example in re.findall(r"```python\n(.*?)```", (ROOT / "docs/actors.md").read_text(), re.DOTALL):
+    for example in blocks("docs/actors.md"):
         exec(example, names)
 
+    assert broker.queue_counts("mail") == greenq.inspection.QueueCounts(ready=1, reserved=0, delayed=3, dead=0)
     assert names["Foo"]() == "Hello from Foo!"
     assert (names["Foo"].queue_name, names["Resize"].options) == ("tasks", {"max_retries": 3})
+
+
+def test_the_examples_of_the_page_on_metrics_run():
+    broker = StubBroker()
+    scheduler = SimpleNamespace(run=print)
+    names = {"broker": broker, "Middleware": greenq.Middleware, "my_app": SimpleNamespace(scheduler=scheduler)}
+
+    for example in blocks("docs/metrics.md"):
+        exec(example, names)
+
+    assert type(broker.middleware[-1]).__name__ == "Prometheus"
+    assert names["Scheduled"]().forks == [print]
+
+
+def test_the_example_of_the_page_on_rabbitmq_makes_a_broker():
+    names = {}
+
+    (example,) = blocks("docs/rabbitmq.md")
+    exec(example, names)
+
+    assert isinstance(names["broker"], RabbitmqBroker)
+
+
+def test_the_example_of_the_page_on_what_runs_imports_all_lines(tmp_path):
+    greenq.set_broker(StubBroker())
+    path = tmp_path / "lines"
+    path.write_text("one\ntwo\n")
+    imported = []
+    names = {"greenq": greenq, "import_one": imported.append}
+
+    (example,) = blocks("docs/sight.md")
+    exec(example, names)
+    names["import_all"](str(path))
+
+    assert imported == ["one\n", "two\n"]
+
+
+def test_the_examples_of_the_reference_run():
+    broker = StubBroker()
+    broker.add_middleware(GroupCallbacks(StubBackend()))
+    greenq.set_broker(broker)
+    names = {**vars(greenq), "RedisBroker": RedisBroker, "RabbitmqBroker": RabbitmqBroker, "pika": pika}
+    names.update(urls=["a", "b"], paths=["c", "d"], url="a", backend=StubBackend(), Barrier=Barrier)
+    names["sentinel"] = SimpleNamespace(master_for=lambda _: redis.Redis())
+    names["limiter"] = ConcurrentRateLimiter(names["backend"], "some-limit", limit=1)
+    for name in ("resize", "fetch", "count_words"):
+        names[name] = greenq.actor(lambda *_, **__: None, actor_name=name)
+
+    for example in blocks("docs/reference.md"):
+        # One is the body of an actor.
+        exec(f"def example():\n{indent(example, '    ')}" if "return" in example else example, names)
+    names["example"]()
+    names["barrier"] = Barrier(StubBackend(), "the same once more")
+    names["barrier"].create(parties=3)
+
+    promised = re.findall(r"^(barrier\.wait.*)  # (\w+)$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE)
+    assert [str(eval(call, names)) for call, _ in promised] == [told for _, told in promised]
+    assert broker.queue_counts("images").ready == 1
+    assert broker.queue_counts("default").ready == 2 + 2 + 2 + 2
 
 
 @pytest.mark.parametrize("page", ["retries.md", "delays.md", "priorities.md"])
@@ -119,7 +208,7 @@ def test_the_examples_of_a_page_print_what_it_says(page, tmp_path):
     printed = run("-c", "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), folder=tmp_path)
 
     assert printed == "".join(re.findall(r"```text\n(.*?)```", text, re.DOTALL))
-    assert len(printed.splitlines()) >= 4
+    assert len(printed.splitlines()) >= 3
 
 
 def test_the_tests_of_the_page_on_testing_pass(tmp_path):
