@@ -38,9 +38,12 @@ class LinksToSources(SphinxTransform):
             if link["refdomain"] is not None:
                 continue
             path = Path(self.env.relfn2path(link["reftarget"])[1]).resolve()
-            if not path.exists() or ROOT not in path.parents:
+            if not (path.is_dir() or _is_text(path)) or ROOT not in path.parents:
                 continue
             name = path.relative_to(ROOT).as_posix()
+            if f"{name}/README" in self.env.found_docs:  # as a forge shows it below the folder
+                link.attributes.update(refdomain="doc", reftarget=f"{name}/README", reftargetid=None)
+                continue
             linked.add(name)
             uri = relative_uri(self.app.builder.get_target_uri(self.env.docname), _uri(self.app, name))
             fragment = _line(path, link.astext())
@@ -82,6 +85,13 @@ def _line(path: Path, text: str) -> str:
     return f"#line-{number}" if number else ""
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        return path.is_file() and bool(_lines(path))
+    except UnicodeDecodeError:
+        return False
+
+
 @lru_cache
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
@@ -116,7 +126,7 @@ def _contents(folder: Path) -> list[str]:
     """The files of a folder, without those of the folders in it."""
     if not folder.is_dir():
         return []
-    files = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+    files = sorted(each for each in folder.iterdir() if _is_text(each) and not each.name.startswith("."))
     return [each.relative_to(ROOT).as_posix() for each in files]
 
 
