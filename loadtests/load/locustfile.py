@@ -115,7 +115,8 @@ class Shape(LoadTestShape):
         if share >= 1:
             return None
         users = max(1, round(USERS * SCENARIO.crowd(share)))
-        return users, USERS, [Caller, Sleeper] if SCENARIO.has_sleepers else [Caller]
+        # All of a change at once: as many a second as there can ever be.
+        return users, 2 * USERS, [Caller, Sleeper] if SCENARIO.has_sleepers else [Caller]
 
 
 @events.test_start.add_listener

@@ -61,12 +61,14 @@ def test_a_load_under_which_a_worker_is_killed_loses_nothing_and_leaves_its_repo
 
 
 def test_a_load_that_loses_a_job_names_it_and_fails(tmp_path):
-    # Five jobs of a second each, one at a time in each worker: some of them wait.
+    # 25 jobs a second, of which two at a time run for a fifth of a second: the others wait.
     options = ("--seconds", "2", "--users", "5", "--concurrency", "1", "--work-ms", "200")
     command = drive(tmp_path, "steady", *options)
     try:
         (url,) = command.wait_for(r"broker (redis://\S+)")
         client = redis.Redis.from_url(url)
+        log = tmp_path / "steady" / "worker.log"
+        until(lambda: log.exists() and "Worker process is ready" in log.read_text())
         until(lambda: client.llen("greenq:default") > 2)
         lost = lose_a_message(client)
         client.close()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def load(monkeypatch) -> Any:
     """Imports a module of the load test."""
     monkeypatch.syspath_prepend(str(ROOT / "loadtests" / "load"))
     yield importlib.import_module
-    for name in ("load_ledger", "slow_proxy"):
+    for name in ("load_ledger", "load_scenarios", "slow_proxy"):
         sys.modules.pop(name, None)
 
 
@@ -84,6 +85,22 @@ def test_a_line_that_is_half_there_is_not_read(load, tmp_path):
     (tmp_path / "ledger").write_text("began 100.0\n" + "\n".join(WELL) + "\nran a 1")
 
     assert load("load_ledger").Account(tmp_path / "ledger").done_again() == 0
+
+
+def test_a_burst_is_ten_times_the_calm_and_comes_three_times(load):
+    crowd = load("load_scenarios").SCENARIOS["burst"].crowd
+
+    crowds = [crowd(percent / 100) for percent in range(100)]
+    assert set(crowds) == {0.2, 2.0}
+    assert crowds.count(2.0) == 30
+    assert sum(before < after for before, after in pairwise(crowds)) == 3
+
+
+def test_whoever_ran_a_job_lately_is_at_work(load, tmp_path):
+    lines = [f"ran {number} 101.0 {number // 1000}\n" for number in range(3000)]
+    (tmp_path / "ledger").write_text("began 100.0\n" + "".join(lines) + "ran 3000 101.0 3")
+
+    assert load("load_ledger").lately_at_work(tmp_path / "ledger") == {2}
 
 
 @contextmanager
