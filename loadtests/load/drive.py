@@ -48,7 +48,7 @@ from slow_proxy import SlowProxy, slow_proxy
 BROKERS = {"redis": "Redis", "sqlite": "SQLite", "rabbitmq": "RabbitMQ"}
 WORKERS, CONCURRENCY = 2, 1000
 #: By how much everything to and from a slow broker is later, each way.
-SLOW_BY_S = 0.01
+SLOW_MS = 5
 WORK_MS, LONGEST_SLEEP_MS = 20, 20_000
 #: Nothing that is waited for takes longer, beyond the time of a scenario.
 LIMIT_S = 120
@@ -66,6 +66,7 @@ class Size(NamedTuple):
     rate: float
     concurrency: int
     work_ms: float
+    slow_ms: float
 
     @property
     def sleep_ms(self) -> float:
@@ -185,8 +186,8 @@ class Driver:
         if self._scenario.befalls == "slow":
             assert self._proxy is not None
             wait_until(SLOW[0])
-            self._ledger.note("befell", now(), f"{SLOW_BY_S * 1000:.0f} ms to the broker, and as much back")
-            self._proxy.delay_s = SLOW_BY_S
+            self._ledger.note("befell", now(), f"{self._size.slow_ms:g} ms to the broker, and as much back")
+            self._proxy.delay_s = self._size.slow_ms / 1000
             wait_until(SLOW[1])
             self._proxy.delay_s = 0
             self._ledger.note("unbefell", now())
@@ -276,11 +277,10 @@ def write_jobs(account: Account, path: Path) -> None:
     """A line for each job, in the order in which they were sent."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["message_id", "actor", "sent_after_s", "enqueued_ms", "done_ms", "runs"])
+        writer.writerow(["message_id", "actor", "sent_after_s", "enqueued_ms", "ran_ms", "done_ms", "runs"])
         for key, job in sorted(account.jobs.items(), key=lambda each: each[1].sent_at):
-            done = "" if job.done_ms is None else f"{job.done_ms:.3f}"
-            sent_after = f"{job.sent_at - account.began_at:.3f}"
-            writer.writerow([key, job.actor, sent_after, f"{job.enqueued_ms:.3f}", done, len(job.runs)])
+            times = ["" if each is None else f"{each:.3f}" for each in (job.enqueued_ms, job.ran_ms, job.done_ms)]
+            writer.writerow([key, job.actor, f"{job.sent_at - account.began_at:.3f}", *times, job.runs])
 
 
 def in_words(account: Account) -> str:
@@ -310,6 +310,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100, help="in bursts twice as many; default: %(default)s")
     parser.add_argument("--rate", type=float, default=5, help="jobs a second of each user; default: %(default)s")
     parser.add_argument("--work-ms", type=float, default=WORK_MS, help="how long a job waits; default: %(default)s")
+    parser.add_argument("--slow-ms", type=float, default=SLOW_MS, help="to a slow broker; default: %(default)s")
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="of each worker; default: %(default)s")
     parser.add_argument("--broker", choices=list(BROKERS), default="redis", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("load-reports"), help="for reports; default: %(default)s")
@@ -321,7 +322,7 @@ def main() -> None:
         names = [name for name in names if name != "slow-broker"]
     # Ended by TERM as by ctrl-C: what was started ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    size = Size(args.seconds, args.users, args.rate, args.concurrency, args.work_ms)
+    size = Size(args.seconds, args.users, args.rate, args.concurrency, args.work_ms, args.slow_ms)
     print(f"{machine()}; {BROKERS[args.broker]}, {WORKERS} workers\n\n{_SUMMARY}", flush=True)
     complaints: list[str] = []
     for name in names:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,14 +56,16 @@ class Job(NamedTuple):
       sent_at(float): When its send began.
       enqueued_ms(float): How long its send took.
       actor(str): The name of its actor.
-      runs(list[int]): The process of each of its runs that ended.
+      runs(int): How many of its runs came to their end.
+      ran_ms(float): How long after the beginning of its send the first of them did; None if none did.
       done_ms(float): How long after the beginning of its send its result came; None if it did not.
     """
 
     sent_at: float
     enqueued_ms: float
     actor: str
-    runs: list[int]
+    runs: int
+    ran_ms: float | None
     done_ms: float | None
 
 
@@ -99,7 +100,7 @@ class Account:
         self.failed: list[str] = []
         self.events: list[Event] = []
         sent: dict[str, tuple[float, float, str]] = {}
-        runs: defaultdict[str, list[int]] = defaultdict(list)
+        ran: dict[str, tuple[int, float]] = {}
         answered: dict[str, float] = {}
         with open(path) as lines:
             for line in lines:
@@ -113,7 +114,8 @@ class Account:
                 elif what == "unsent":
                     self.unsent.append(" ".join(rest))
                 elif what == "ran":
-                    runs[first].append(int(rest[1]))
+                    runs, ended_at = ran.get(first, (0, float(rest[0])))
+                    ran[first] = runs + 1, ended_at
                 elif what == "answered":
                     answered[first] = float(rest[0])
                 elif what == "failed":
@@ -123,10 +125,11 @@ class Account:
                 elif what == "unbefell":
                     self.events[-1] = self.events[-1]._replace(ended_at=float(first))
         # A send that raised may have stored its message all the same: nothing was promised of that.
-        self.jobs = {
-            key: Job(at, enqueued_ms, actor, runs[key], (answered[key] - at) * 1000 if key in answered else None)
-            for key, (at, enqueued_ms, actor) in sent.items()
-        }
+        self.jobs: dict[str, Job] = {}
+        for key, (sent_at, enqueued_ms, actor) in sent.items():
+            ran_ms = (ran[key][1] - sent_at) * 1000 if key in ran else None
+            done_ms = (answered[key] - sent_at) * 1000 if key in answered else None
+            self.jobs[key] = Job(sent_at, enqueued_ms, actor, ran[key][0] if key in ran else 0, ran_ms, done_ms)
 
     def lost(self) -> list[str]:
         """Ids of the jobs that were sent and never ran to their end."""
@@ -138,7 +141,7 @@ class Account:
 
     def done_again(self) -> int:
         """How many runs came to their end beyond one for each job."""
-        return sum(len(job.runs) - 1 for job in self.jobs.values() if job.runs)
+        return sum(job.runs - 1 for job in self.jobs.values() if job.runs)
 
     def complaints(self) -> list[str]:
         """What is wrong, a line each."""
