@@ -50,6 +50,9 @@ COMMAND_LANES = 3
 #: What kills commands and restarts their brokers is two more lanes, in one world alone: commands are processes.
 CHAOS = "tests/chaos"
 
+#: What builds greenq's image and runs it is one more: nothing of it is in this process, so in one world alone.
+IMAGE = "tests/image"
+
 #: Which of the other tests are in which lane, as pytest's -k has it: each is in one.
 LANES = {
     "RabbitMQ": "rabbitmq",
@@ -76,7 +79,7 @@ class World(NamedTuple):
     def lanes(self) -> dict[str, list[str]]:
         """The arguments of pytest for each lane in this world."""
         # What is named itself is not ignored.
-        apart = [*OUTAGES, CHAOS]
+        apart = [*OUTAGES, CHAOS, IMAGE]
         files = [each for each in self.files if each not in apart] + [f"--ignore={each}" for each in apart]
         others = {name: self._of("not in_time", [*files, "-k", names]) for name, names in LANES.items()}
         if self.has_commands:
@@ -104,6 +107,10 @@ class World(NamedTuple):
         """The arguments of pytest for the lanes of what kills commands and restarts brokers."""
         names = {"RabbitMQ's chaos": "rabbitmq", "others' chaos": "not rabbitmq"}
         return {name: self._of("not in_time", [CHAOS, "-k", chosen]) for name, chosen in names.items()}
+
+    def image(self) -> dict[str, list[str]]:
+        """The arguments of pytest for the lane of the image."""
+        return {"the image": self._of("not in_time", [IMAGE])}
 
     def in_time(self) -> list[str]:
         """The arguments of pytest for the tests that are in time."""
@@ -204,6 +211,7 @@ def main() -> int:
         return 1
     lanes = {f"{name}, {lane}": given for name, world in WORLDS.items() for lane, given in world.lanes().items()}
     lanes.update(WORLDS["threads"].chaos())
+    lanes.update(WORLDS["threads"].image())
     codes = [run(lanes, types)]
     for name, world in WORLDS.items():
         codes.append(run({f"{name}, in time": world.in_time()}))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.brokers import CASES
 from tests.contract.conftest import ON_GREENLETS, ON_THREADS
-from tests.lanes import CHAOS, COMMAND_LANES, COMMANDS, IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
+from tests.lanes import CHAOS, COMMAND_LANES, COMMANDS, IMAGE, IN_BOTH_WORLDS, LANES, OUTAGES, ROOT, WORLDS
 from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
@@ -137,6 +137,14 @@ def test_what_kills_commands_is_in_lanes_of_its_own():
             assert f"--ignore={CHAOS}" in given or set(OUTAGES) <= set(given)
     rabbitmq, others = WORLDS["threads"].chaos().values()
     assert (rabbitmq[:3], others[:3]) == ([CHAOS, "-k", "rabbitmq"], [CHAOS, "-k", "not rabbitmq"])
+
+
+def test_what_builds_the_image_is_in_a_lane_of_its_own():
+    for world in WORLDS.values():
+        for given in world.lanes().values():
+            assert IMAGE not in given
+            assert f"--ignore={IMAGE}" in given or "tests" not in given
+    assert [given[0] for given in WORLDS["threads"].image().values()] == [IMAGE]
 
 
 def test_what_is_in_time_is_looked_for_where_it_is():

@@ -1,0 +1,63 @@
+# greenq's commands, for running workers and for deriving an application's image from: docs/container.md
+#
+#     docker build --tag greenq .
+#
+# Plain syntax, so that BuildKit and buildah both build it. A digest is pinned by
+# --build-arg BASE=docker.io/library/python:3.13-slim-trixie@sha256:...
+ARG BASE=docker.io/library/python:3.13-slim-trixie
+
+
+# All wheels, made or fetched once, and a virtual environment of them.
+FROM ${BASE} AS build
+WORKDIR /build
+
+# What greenq needs comes before its sources, so that these layers last until the lock file changes.
+COPY requirements.lock ./
+RUN python -m venv tools \
+    && tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --wheel-dir wheels --requirement requirements.lock \
+    && tools/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels setuptools
+
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY greenq greenq
+ARG EXTRAS=redis,rabbitmq,prometheus,memcached
+RUN tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-index --no-build-isolation \
+        --wheel-dir wheels . \
+    && python -m venv /opt/greenq \
+    && /opt/greenq/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels \
+        "greenq[${EXTRAS}]"
+
+
+FROM ${BASE}
+
+# A number that no user of the host has, and by number below, so that Kubernetes can see that it is not root.
+RUN groupadd --gid 10001 greenq \
+    && useradd --uid 10001 --gid greenq --no-create-home --home-dir /app --shell /usr/sbin/nologin greenq \
+    && install --directory /app \
+    && install --directory --owner greenq --group greenq /data
+
+COPY --from=build /opt/greenq /opt/greenq
+ENV PATH=/opt/greenq/bin:$PATH
+
+# The base has no compiled library, and who runs here may not write any: each process would compile what it imports.
+RUN python -c "import gevent.monkey; gevent.monkey.patch_all(); import greenq.worker.process, greenq.worker.fork" \
+    && python -c "import greenq.__main__, greenq.cli.options, greenq.supervisor, greenq.log_lines" \
+    && python -c "import greenq.brokers.redis, greenq.brokers.rabbitmq, greenq.brokers.sqlite" \
+    && python -c "import greenq.health.server, greenq.metrics.server, greenq.middleware.prometheus" \
+    && greenq --version
+
+# The application goes to /app, where nobody may write; /data is for files, such as the SQLite broker's.
+WORKDIR /app
+USER 10001:10001
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["greenq", "health"]
+
+ARG REVISION=
+LABEL org.opencontainers.image.title="greenq" \
+      org.opencontainers.image.description="Background jobs on greenlets: thousands at once in one process, none lost" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# No entry point: `greenq-worker`, or whatever else is run, is process 1 itself.
+CMD ["greenq-worker"]
