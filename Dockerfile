@@ -10,22 +10,22 @@ ARG BASE=docker.io/library/python:3.13-slim-trixie
 # All wheels, made or fetched once, and a virtual environment of them.
 FROM ${BASE} AS build
 WORKDIR /build
+ENV PATH=/opt/greenq/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 
-# What greenq needs comes before its sources, so that these layers last until the lock file changes.
+# What greenq needs comes before its sources, so that these layers last until the lock file changes. setuptools builds
+# greenq and stays here. Of each package there is the version that was locked and no other.
 COPY requirements.lock ./
-RUN python -m venv tools \
-    && tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
-        --only-binary :all: --wheel-dir wheels --requirement requirements.lock \
-    && tools/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels setuptools
+# hadolint ignore=DL3013
+RUN python -m venv /opt/greenq \
+    && pip wheel --require-hashes --no-deps --only-binary :all: --wheel-dir wheels --requirement requirements.lock \
+    && pip install --no-index --find-links wheels --target tools setuptools
 
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY greenq greenq
 ARG EXTRAS=redis,rabbitmq,prometheus,memcached
-RUN tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-index --no-build-isolation \
-        --wheel-dir wheels . \
-    && python -m venv /opt/greenq \
-    && /opt/greenq/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels \
-        "greenq[${EXTRAS}]"
+# hadolint ignore=DL3013
+RUN PYTHONPATH=tools pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
+    && pip install --no-index --find-links wheels "greenq[${EXTRAS}]"
 
 
 FROM ${BASE}
