@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 import greenq
 from tests.image.lock import locked
+from tests.support.containers import BASE
 from tests.support.redis_server import redis_server
 from tests.support.waiting import until
 
@@ -131,6 +132,10 @@ def test_what_it_declares_is_in_exec_form_and_by_number(engine, image):
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
     assert labels["version"] == greenq.__version__
     assert {"title", "description", "licenses", "revision"} < set(labels)
+
+
+def test_it_adds_less_than_50_mb_to_its_base(engine, image):
+    assert engine.inspect(image)["Size"] - engine.inspect(BASE)["Size"] < 50_000_000
 
 
 # -- how it runs
