@@ -20,7 +20,7 @@ from textwrap import dedent
 from typing import Any
 
 from .command import Command
-from .processes import ROOT
+from .processes import ROOT, end_with_this_process
 
 PROGRAMS = ("buildah", "podman", "runc", "mmdebstrap")
 
@@ -67,12 +67,16 @@ events_logger = "none"
 lock_type = "file"
 """
 
-# Lives until the tests end, whatever ends them.
+# Lives until the tests end, whatever ends them. A container's last act is a podman of its own, which would make the
+# folders anew; this shell does not name them in its command line, so what does is a container or such a podman.
 _CLEANER = """\
 read -r _
-"$@" rm --all --force --time 0
-umount --recursive "$0/store/overlay" 2>/dev/null
-rm -rf "$0"
+podman --root "$GREENQ_IMAGES/store" --runroot "$GREENQ_IMAGES/run" --tmpdir "$GREENQ_IMAGES/libpod" \\
+    rm --all --force --time 0
+tries=300
+while [ $tries -gt 0 ] && pgrep -f "$GREENQ_IMAGES/" >/dev/null; do tries=$((tries - 1)); sleep 0.1; done
+umount --recursive "$GREENQ_IMAGES/store/overlay"
+rm -rf "$GREENQ_IMAGES"
 """
 
 
@@ -92,8 +96,8 @@ class Engine:
         self._buildah = ["buildah", *store]
         self._podman = ["podman", *store, "--tmpdir", str(self.folder / "libpod")]
         self._cleaner = subprocess.Popen(
-            ["sh", "-c", _CLEANER, str(self.folder), *self._podman],
-            env=self._environment,
+            ["sh", "-c", _CLEANER],
+            env={**self._environment, "GREENQ_IMAGES": str(self.folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -148,7 +152,13 @@ class Engine:
 
     def _run(self, command: list[str], within_s: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, timeout=within_s, check=False
+            command,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+            preexec_fn=end_with_this_process,
         )
 
     def end(self) -> None:
