@@ -12,15 +12,22 @@ import pytest
 from tests.image.deployment import compose, kubernetes, milliseconds
 from tests.support.processes import end_with_this_process
 from tests.support.redis_server import program
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.timeout(900)
 
+# As a probe: until the answer is yes.
 GET = """
-import sys, urllib.error, urllib.request
-try:
-    print(urllib.request.urlopen(sys.argv[1]).read().decode())
-except urllib.error.HTTPError as error:
-    sys.exit(f"{error.code}: {error.read().decode()}")
+import sys, time, urllib.error, urllib.request
+deadline = time.monotonic() + float(sys.argv[2])
+while True:
+    try:
+        print(urllib.request.urlopen(sys.argv[1]).read().decode())
+        break
+    except urllib.error.URLError as error:
+        if time.monotonic() > deadline:
+            sys.exit(f"{error}: {error.read().decode() if isinstance(error, urllib.error.HTTPError) else ''}")
+    time.sleep(0.05)
 """
 
 
@@ -77,7 +84,7 @@ def site(engine, shop, tmp_path):
 
 
 def get(worker, port, path):
-    return worker.run("python", "-c", GET, f"http://127.0.0.1:{port}{path}")
+    return worker.run("python", "-c", GET, f"http://127.0.0.1:{port}{path}", str(PATIENCE_S))
 
 
 def test_the_services_of_the_compose_file_work_together_and_the_worker_stops_with_0(site):
@@ -92,7 +99,8 @@ def test_the_services_of_the_compose_file_work_together_and_the_worker_stops_wit
     assert said == "sent 100 orders\n"
     worker.wait_for(r"order \d+ of 1,23\d\.\d\d is confirmed", 100)
     assert json.loads(get(worker, health, "/ready"))["ready"]
-    assert 'greenq_messages_total{queue_name="default",actor_name="confirm"} 100' in get(worker, metrics, "/metrics")
+    counted = 'greenq_messages_total{queue_name="default",actor_name="confirm"} 100'
+    until(lambda: counted in get(worker, metrics, "/metrics"))  # a job is counted a moment after what it prints
     assert worker.stop(milliseconds(described["stop_grace_period"]) // 1000) == 0
 
 
