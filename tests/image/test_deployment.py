@@ -14,6 +14,8 @@ from greenq.units import host_and_port
 from tests.image.deployment import COMPOSE, SYSTEMD, asked_for, compose, kubernetes, milliseconds
 from tests.support.processes import ROOT
 
+PAGE = ROOT / "docs/container.md"
+
 # -- compose
 
 
@@ -47,6 +49,25 @@ def test_the_services_of_the_compose_file_name_what_there_is():
     }
     assert services["producer"]["image"] == services["worker"]["image"]
     assert (COMPOSE.parent / services["worker"]["build"] / "Dockerfile").is_file()
+
+
+# -- the page
+
+
+def test_the_dockerfile_of_the_page_is_that_of_the_example():
+    (shown,) = re.findall(r"```dockerfile\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+    example = (COMPOSE.parent / "Dockerfile").read_text()
+
+    assert shown == re.sub(r"^#.*\n", "", example, flags=re.MULTILINE)
+
+
+def test_the_commands_of_the_page_are_such_that_there_are():
+    shown = re.findall(r"greenq-worker --[^`\n]*", PAGE.read_text())
+
+    assert len(shown) == 2
+    for command in shown:
+        assert asked_for(command.split(), {}).broker == "myapp"
 
 
 # -- Kubernetes

@@ -197,6 +197,17 @@ def test_the_health_check_is_not_well_where_no_worker_runs(engine, image):
     engine.run(image, "greenq", "health", code=1)
 
 
+def test_hup_reloads_it(worker, engine):
+    (before,) = psutil.Process(worker.first).children()
+
+    engine.podman("kill", "--signal", "HUP", "worker")
+    worker.wait_for("Worker process is ready", 2)
+
+    until(lambda: not before.is_running())
+    (after,) = psutil.Process(worker.first).children()
+    assert after != before
+
+
 def test_term_drains_it_and_it_exits_with_0(worker):
     enqueue(worker, "hold")
     worker.wait_for("holding in")
