@@ -39,11 +39,9 @@ RUN groupadd --gid 10001 greenq \
 COPY --from=build /opt/greenq /opt/greenq
 ENV PATH=/opt/greenq/bin:$PATH
 
-# The base has no compiled library, and who runs here may not write any: each process would compile what it imports.
-RUN python -c "import gevent.monkey; gevent.monkey.patch_all(); import greenq.worker.process, greenq.worker.fork" \
-    && python -c "import greenq.__main__, greenq.cli.options, greenq.supervisor, greenq.log_lines" \
-    && python -c "import greenq.brokers.redis, greenq.brokers.rabbitmq, greenq.brokers.sqlite" \
-    && python -c "import greenq.health.server, greenq.metrics.server, greenq.middleware.prometheus" \
+# The base's library is not compiled, and who runs here may not write: each process would compile what it imports.
+RUN python -m compileall -q -x '/(site-packages|ensurepip|idlelib|pydoc_data|test|tests|tkinter|turtledemo)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && greenq --version
 
 # The application goes to /app, where nobody may write; /data is for files, such as the SQLite broker's.
