@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from docutils import nodes
 from pygments import highlight
@@ -117,7 +118,7 @@ def _write(app: Sphinx, error: Exception | None) -> None:
                 "body": _folder(app, name) if path.is_dir() else _file(path),
             },
         )
-        written = Path(app.outdir, _uri(app, name))
+        written = Path(app.outdir, unquote(_uri(app, name)))
         written.parent.mkdir(parents=True, exist_ok=True)
         written.write_text(page)
 
