@@ -259,4 +259,4 @@ class Completer:
 
 
 def _settled(verdicts: Sequence[Verdict]) -> int:
-    return sum(verdict.action is not Action.REQUEUE for verdict in verdicts)
+    return len(verdicts) - [verdict.action for verdict in verdicts].count(Action.REQUEUE)
