@@ -50,6 +50,9 @@ _TELL_EVERY_S = 1.0
 #: The alarm's work is to be over before a process is killed instead, however short --hard-limit is.
 _LEAST_HARD_MS = 500.0
 
+#: So many stretches are remembered with their places; as many take a minute at least.
+_MOST_PLACES = 1000
+
 #: What is too long in test suites, where nobody has said.
 DEFAULT_BLOCK_WARN_MS = 100.0
 
@@ -93,6 +96,9 @@ class Watch:
         self._turns = self._seen_turns = 0
         #: Of the latest stretch that was looked at: when it began, and where it was.
         self._seen: tuple[float, str] = (0.0, "")
+        #: Where each of the latest was, by when it began: of jobs that block one after the other, all are told
+        #: when the last of them is over.
+        self._places: dict[float, str] = {}
         self._told_since = 0.0
         #: What the native thread wants logged: a message, if it is about one, and a text.
         self._news: deque[tuple[MessageProxy | None, str]] = deque(maxlen=100)
@@ -158,6 +164,9 @@ class Watch:
         else:
             cpu.is_long, is_nobodys = True, job is None
             self._seen = (since, whereabouts(places(sys._current_frames().get(cpu.thread))))
+            self._places[since] = self._seen[1]
+            if len(self._places) > _MOST_PLACES:
+                self._places.pop(next(iter(self._places)))
             if kept_s >= _TELL_AT_ONCE_S and self._told_since != since:
                 self._told_since = since
                 text = (
@@ -256,7 +265,7 @@ class Watch:
             teller.untold_ms += ms
             return
         teller.next_at = now + _TELL_EVERY_S
-        where = self._seen[1] if self._seen[0] == stretch.since else ""
+        where = self._places.get(stretch.since, "")
         self._log(message, f"{_who(job, stretch.task)} kept the CPU for {ms:.0f} ms: {_why(job, where)}")
 
     def _log(self, message: MessageProxy | None, text: str) -> None:

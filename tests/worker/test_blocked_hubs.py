@@ -156,6 +156,20 @@ def test_a_coroutine_that_spins_is_named_and_not_its_neighbours(broker, watched,
     assert not log.of("of actor neighbour")
 
 
+def test_the_first_of_several_jobs_that_spin_one_after_the_other_is_named_with_its_line(broker, watched, log):
+    @greenq.actor(broker=broker)
+    def work():
+        spin(0.25)
+
+    for _ in range(3):
+        work.send()
+    watched(concurrency=1)
+    until(lambda: log.of("of actor work kept the CPU for"))
+
+    (line,) = log.of("of actor work kept the CPU for")
+    assert "in spin" in line
+
+
 def test_what_a_job_does_in_the_time_of_others_is_not_held_against_it(broker, watched, log):
     @greenq.actor(broker=broker)
     def patient():
