@@ -38,6 +38,10 @@ LIMIT_S = 300
 _FILL = 1_000
 
 
+class Silent(SystemExit):
+    """A worker ended, or said nothing for too long."""
+
+
 class Bench:
     """A queue, and what is started on it.
 
@@ -133,20 +137,27 @@ class Bench:
         self.start_worker(concurrency)
         return psutil.Process(int(self.read()["pid"]))
 
-    def read(self) -> dict[str, Any]:
-        """What a worker says next."""
-        ends = time.monotonic() + LIMIT_S
+    def read(self, limit_s: float = LIMIT_S) -> dict[str, Any]:
+        """What a worker says next.
+
+        Raises:
+          Silent: It ended, or said nothing for so long.
+        """
+        ends = time.monotonic() + limit_s
         while b"\n" not in self._unread:
             if select.select([self._pipe], [], [], 0.5)[0]:
                 self._unread += os.read(self._pipe, 65536)
             elif time.monotonic() > ends or any(process.poll() is not None for process in self._processes):
-                log = (self._folder / "log").read_text(errors="replace")
-                raise SystemExit(
-                    f"The worker ended, or said nothing for {LIMIT_S} s. Its log ends with:\n{log[-4000:]}"
+                raise Silent(
+                    f"The worker ended, or said nothing for {limit_s} s. Its log ends with:\n{self.log()[-4000:]}"
                 )
         line, _, self._unread = self._unread.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def log(self) -> str:
+        """What all that was started has logged."""
+        return (self._folder / "log").read_text(errors="replace")
 
     def read_stretch(self, probe: Callable[[], float] = lambda: 0.0) -> dict[str, Any]:
         """Wait for a stretch of jobs to begin and to end; what the worker says of it.

@@ -20,7 +20,7 @@ COUNT_VARIABLE = "LOADTEST_COUNT"
 expected = int(os.environ.get(COUNT_VARIABLE, "0"))
 
 
-def tell(**what: float) -> None:
+def tell(**what: float | str) -> None:
     """Write a line to the benchmark."""
     pipe = os.open(os.environ[PIPE_VARIABLE], os.O_WRONLY)
     try:

@@ -137,7 +137,7 @@ def test_the_flags_and_options_on_greenqs_side_are_there(page):
     assert len(cells) > 20
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "io-on-greenlets.md"])
 def test_every_link_of_the_page_leads_to_something(page):
     links = re.findall(r"\]\(([\w./-]+\.(?:md|py))(?:#([\w.-]+))?\)", (DOCS / page).read_text())
     for file, section in links:
