@@ -15,10 +15,8 @@ import math
 import os
 import select
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +25,7 @@ from ..log_lines import log_with_details
 from ..logging import get_logger
 from .async_jobs import AsyncJob
 from .lanes import LaneJob
+from .whereabouts import is_of_a_library, is_users
 
 if TYPE_CHECKING:
     from ..consumer import MessageProxy
@@ -61,13 +60,6 @@ MOST_LOGGED, _IDS_NAMED = 1000, 5
 
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _DOORS = {(_OWN + "actor.py", "run_guarded"), (_OWN + os.path.join("worker", "async_jobs.py"), "_run")}
-_LIBRARIES = tuple(
-    {
-        os.path.join(sysconfig.get_paths()[name], "")
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-        if name in sysconfig.get_paths()
-    }
-)
 
 
 class Place(NamedTuple):
@@ -176,7 +168,7 @@ class InFlight:
     # -- where they are
 
     def _where(self, job: WorkerThread | AsyncJob, message: MessageProxy) -> Place | None:
-        """The innermost line of the user's own code; without one, the innermost."""
+        """The innermost line of the user's own code; without one, of a library; without one, the innermost."""
         places = self._innermost_first(job)
         first = next(places, None)
         if first is None or is_users(first.file):
@@ -191,7 +183,7 @@ class InFlight:
             for place in (first, *others):
                 if place.file.startswith(home):
                     return place
-        return first
+        return next((place for place in (first, *others) if is_of_a_library(place.file)), first)
 
     def _home_of(self, message: MessageProxy) -> str | None:
         """The directory that the message's actor is in."""
@@ -288,16 +280,6 @@ def _places_of_coroutine(coroutine: Any, frame_of_loop: Callable[[], FrameType |
         inner = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
         awaited = inner or getattr(awaited, "ag_await", None)
     yield from reversed(places)
-
-
-@lru_cache(maxsize=4096)
-def is_users(file: str) -> bool:
-    """Whether code of this file is neither greenq's, nor Python's, nor of an installed package."""
-    if file.startswith(("<frozen", _OWN)):
-        return False
-    if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
-        return False
-    return not file.startswith(_LIBRARIES)
 
 
 # -- on paper

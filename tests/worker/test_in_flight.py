@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import select
+import sysconfig
 import threading
 
 import pytest
@@ -204,6 +205,29 @@ def test_a_job_in_a_hook_is_told_where_it_is(broker, start, go):
     asked = Asked(worker)
 
     until(lambda: any(str(job["function"]).endswith("happens") for job in asked.jobs()))
+
+
+def test_a_job_in_a_librarys_hook_is_told_with_the_librarys_line(broker, start, go):
+    source = """
+class Slow(Middleware):
+    def before_process_message(self, broker, message):
+        go.wait()
+"""
+    names = {"Middleware": greenq.Middleware, "go": go, "__name__": "some_library"}
+    exec(compile(source, os.path.join(sysconfig.get_path("purelib"), "some_library.py"), "exec"), names)
+    broker.add_middleware(names["Slow"]())
+
+    @greenq.actor(broker=broker)
+    def never_yet():
+        pass
+
+    worker = start()
+    never_yet.send()
+    asked = Asked(worker)
+
+    until(lambda: any(str(job["function"]).endswith("before_process_message") for job in asked.jobs()))
+    (job,) = asked.jobs()
+    assert job["file"].endswith("some_library.py")
 
 
 def test_a_limit_is_whole_until_the_actor_begins(broker, start, go):
