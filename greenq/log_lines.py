@@ -11,12 +11,14 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
 import math
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +48,15 @@ _LONGEST_INT_BITS = 1024
 #: What every record has; anything else was given to it as ``extra``.
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _USUAL |= {logged_job.FIELD}
+
+
+def print_by_lines() -> None:
+    """Have what this process prints be written line by line, as on a terminal.
+
+    Into a pipe or a file it would come by some kilobytes, long after, or never from a process that is killed.
+    """
+    with contextlib.suppress(AttributeError, ValueError):  # there is none, or the application has put its own there
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def configure(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exit_codes import ExitCode
 from ..json_lines import encode
-from ..log_lines import configure, log_with_details, reopen
+from ..log_lines import configure, log_with_details, print_by_lines, reopen
 from ..logging import get_logger
 from ..metrics import shared
 from .application import explain
@@ -105,6 +105,7 @@ _own = _Own()
 
 def _set_up(told: dict[str, Any]) -> None:
     options = told["options"]
+    print_by_lines()
     shared.hand_over(told["shared_fd"], None, 0)
     sys.argv[:] = options["argv"]
     sys.path[:0] = [os.path.abspath(path) for path in options["path"]]

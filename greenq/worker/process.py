@@ -27,7 +27,7 @@ from .. import errors, logged_job
 from ..exit_codes import ExitCode
 from ..greenlets import contain_exits, hand_down, leave_others_behind, log_failures, share_asyncio
 from ..json_lines import Decoder, encode
-from ..log_lines import configure, log_with_details, without_password
+from ..log_lines import configure, log_with_details, print_by_lines, without_password
 from ..log_writer import Native
 from ..logged_job import LoggedJob
 from ..logging import get_logger
@@ -80,6 +80,7 @@ def main() -> NoReturn:
     process.take_signals()
     process.leave_children_alone()
     process.read_options(start_fd)
+    print_by_lines()
     share_asyncio()
     try:
         process.boot()

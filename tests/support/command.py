@@ -74,7 +74,8 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            # Where tests run it is often set, and where workers do it is not.
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

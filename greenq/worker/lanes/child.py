@@ -31,7 +31,7 @@ from ...consumer import MessageProxy
 from ...cpu import of_context
 from ...errors import ActorNotFound, MiddlewareError, describe
 from ...failures import traceback_of
-from ...log_lines import configure
+from ...log_lines import configure, print_by_lines
 from ...logged_job import LoggedJob
 from ...message import Message
 from ...middleware import CurrentMessage, Middleware
@@ -81,6 +81,7 @@ class _Process:
             _end_with(self._setup.worker_pid)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self._guard.take_signals()
+        print_by_lines()
         # A copy of the socket would keep the worker from hearing that this process has died.
         children.leave_alone((*SIGNALS.values(), *_LEFT), lambda: (self._wire.end.fileno(),))
         with contextlib.suppress(Exception):  # there may be no standard error
