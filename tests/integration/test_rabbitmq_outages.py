@@ -1244,7 +1244,7 @@ def test_during_an_alarm_messages_are_fetched_though_their_losses_cannot_be_coun
     try:
         with pytest.raises(ConnectionError):
             broker.enqueue(message("no"), delay=3_600_000)  # by sending something the server begins to block
-        assert broker._attach().publishing.blocked_by is not None
+        until(lambda: broker._attach().publishing.blocked_by is not None)
         during = take(consumer, 2)
     finally:
         server.control("set_vm_memory_high_watermark", "0.4")
@@ -1261,7 +1261,7 @@ def test_a_loss_whose_count_is_in_doubt_when_an_alarm_begins_holds_up_no_other_a
     consumer = broker.consume("default", prefetch=3, timeout=PATIENCE_S * 1000)
     with low_memory(server):
         during = take(consumer, 2)
-        assert broker._attach().publishing.blocked_by is not None
+        until(lambda: broker._attach().publishing.blocked_by is not None)
         consumer.complete(acks(during))
         assert consumer.fetch(3) == []
     (after,) = take(consumer)
