@@ -22,8 +22,10 @@ expected = int(os.environ.get(COUNT_VARIABLE, "0"))
 
 def tell(**what: float | str) -> None:
     """Write a line to the benchmark."""
-    pipe = os.open(os.environ[PIPE_VARIABLE], os.O_WRONLY)
+    # If the benchmark was killed there is nobody to read, and a worker that waited for somebody would wait for ever.
+    pipe = os.open(os.environ[PIPE_VARIABLE], os.O_WRONLY | os.O_NONBLOCK)
     try:
+        os.set_blocking(pipe, True)
         os.write(pipe, json.dumps(what).encode() + b"\n")
     finally:
         os.close(pipe)
