@@ -72,6 +72,8 @@ def draw(account: Account, path: Path, title: str, subtitle: str, *, seconds: fl
         work = _times(account, jobs, "work", bin_s)
         for percent, color in PERCENTILES.items():
             _line(lower, work, bin_s, percent, color=color, label=f"p{percent}")
+        ended = _times(account, jobs, "work", bin_s, until="ran_ms")
+        _line(lower, ended, bin_s, 99, color=PALE, ls=":", label="p99 until the job ended")
         sleepers = _times(account, jobs, "sleep", bin_s, beyond_ms=sleep_ms)
         if sleepers:
             _line(lower, sleepers, bin_s, 99, color=SLEEPERS, ls="--", label="p99 of sleepers, beyond their sleep")
@@ -85,8 +87,8 @@ def draw(account: Account, path: Path, title: str, subtitle: str, *, seconds: fl
 
         for axes, what in ((upper, "Jobs a second"), (lower, "From send to result")):
             axes.set_title(what, loc="left", fontsize=11, fontweight="bold", color=INK)
-            axes.tick_params(length=0)
-            axes.legend(loc="lower right", bbox_to_anchor=(1.008, 0.97), ncols=4, columnspacing=1.4, handlelength=1.6)
+            axes.tick_params(length=0, pad=6)
+            axes.legend(loc="lower right", bbox_to_anchor=(1.008, 0.97), ncols=5, columnspacing=1.4, handlelength=1.6)
             for event in account.events:
                 begin, end = event.began_at - account.began_at, event.ended_at - account.began_at
                 if end > begin:
@@ -117,13 +119,14 @@ def _rates(times: Sequence[float], bins: int, bin_s: float) -> list[float]:
 
 
 def _times(
-    account: Account, jobs: Sequence[Job], actor: str, bin_s: float, beyond_ms: float = 0
+    account: Account, jobs: Sequence[Job], actor: str, bin_s: float, *, until: str = "done_ms", beyond_ms: float = 0
 ) -> dict[int, list[float]]:
     """What jobs of an actor took, by the number of the bin in which they were sent."""
     times: defaultdict[int, list[float]] = defaultdict(list)
     for job in jobs:
-        if job.actor == actor and job.done_ms is not None:
-            times[int((job.sent_at - account.began_at) / bin_s)].append(job.done_ms - beyond_ms)
+        took_ms = getattr(job, until)
+        if job.actor == actor and took_ms is not None:
+            times[int((job.sent_at - account.began_at) / bin_s)].append(took_ms - beyond_ms)
     return times
 
 

@@ -38,7 +38,7 @@ def lose_a_message(client: Any) -> str:
 
 
 def test_a_load_under_which_a_worker_is_killed_loses_nothing_and_leaves_its_reports(tmp_path):
-    command = drive(tmp_path, "kill", "--seconds", "3", "--users", "10")
+    command = drive(tmp_path, "kill", "--seconds", "3", "--users", "10", "--rate", "5")
     try:
         command.process.wait(_LONG_S)
 
@@ -62,7 +62,7 @@ def test_a_load_under_which_a_worker_is_killed_loses_nothing_and_leaves_its_repo
 
 def test_a_load_that_loses_a_job_names_it_and_fails(tmp_path):
     # 25 jobs a second, of which two at a time run for a fifth of a second: the others wait.
-    options = ("--seconds", "2", "--users", "5", "--concurrency", "1", "--work-ms", "200")
+    options = ("--seconds", "2", "--users", "5", "--rate", "5", "--concurrency", "1", "--work-ms", "200")
     command = drive(tmp_path, "steady", *options)
     try:
         (url,) = command.wait_for(r"broker (redis://\S+)")
