@@ -46,7 +46,7 @@ def test_hooks_are_called_for_each_of_many_with_what_is_stored(broker):
 
 @pytest.mark.delays
 def test_many_delayed_messages_come_when_they_are_due(broker, consumer):
-    broker.enqueue_many([message(1), message(2)], delay=50)
+    broker.enqueue_many([message(1), message(2)], delay=500)
     broker.enqueue_many([message(0)])
 
     assert names(take(consumer, 3)) == [0, 1, 2]

@@ -126,9 +126,20 @@ def test_a_job_that_holds_the_interpreter_is_named(broker, watched, log):
     def work():
         match(0.4)
 
-    message = work.send()
+    sent = [work.send()]
     watched()
-    until(lambda: log.of(f"Message {message.message_id} of actor work kept the CPU for"))
+
+    def is_named():
+        if log.of("of actor work kept the CPU for"):
+            return True
+        if not any(broker.queue_counts("default")[:2]):
+            # It is missed if the system gave the watch's thread no turn while it lasted: another one.
+            sent.append(work.send())
+        return False
+
+    until(is_named)
+    (line, *_) = log.of("of actor work kept the CPU for")
+    assert any(message.message_id in line for message in sent)
 
 
 def test_a_coroutine_that_spins_is_named_and_not_its_neighbours(broker, watched, log):
