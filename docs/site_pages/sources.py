@@ -115,7 +115,7 @@ def _write(app: Sphinx, error: Exception | None) -> None:
                 "name": name,
                 "home": relative_uri(_uri(app, name), app.builder.get_target_uri(app.config.root_doc)),
                 "style": _style(),
-                "body": _folder(app, name) if path.is_dir() else _file(path),
+                "body": _folder(app, name) if path.is_dir() else _file(path, app.config.highlight_sources),
             },
         )
         written = Path(app.outdir, unquote(_uri(app, name)))
@@ -140,9 +140,9 @@ def _folder(app: Sphinx, name: str) -> str:
     return f"<ul>{''.join(items)}</ul>"
 
 
-def _file(path: Path) -> str:
+def _file(path: Path, is_highlighted: bool) -> str:
     try:
-        lexer = get_lexer_for_filename(path.name)
+        lexer = get_lexer_for_filename(path.name) if is_highlighted else TextLexer()
     except ClassNotFound:
         lexer = TextLexer()
     return highlight(path.read_text(), lexer, _FORMATTER)
@@ -163,6 +163,7 @@ def _forget(_: Sphinx, env: BuildEnvironment, page: str) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("highlight_sources", True, "html", bool)
     app.add_transform(LinksToSources)
     app.connect("env-purge-doc", _forget)
     app.connect("build-finished", _write)
