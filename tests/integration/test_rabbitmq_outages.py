@@ -730,8 +730,11 @@ SHORT_CONSUMER_TIMEOUT = _consumer_timeout(2000, 500)
 USUAL_CONSUMER_TIMEOUT = _consumer_timeout(1_800_000, 60_000)
 
 
-def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(server, broker):
+def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(server, vhost):
     server.control("eval", SHORT_CONSUMER_TIMEOUT)
+    # With the usual time for sending: the ladder is made by it.
+    broker = RabbitmqBroker(url=vhost.url, middleware=[])
+    broker.declare_queue("default")
     try:
         consumer = broker.consume("default", prefetch=10, timeout=20_000)
         broker.enqueue(Message("default", "work", ("once",), {}, {}), delay=6000)
@@ -742,6 +745,7 @@ def test_a_delay_longer_than_the_servers_consumer_timeout_closes_nothing(server,
         assert fetched.args == ("once",)
         broker.join("default", 3, 50, timeout=5000)
     finally:
+        broker.close()
         server.control("eval", USUAL_CONSUMER_TIMEOUT)
 
 
