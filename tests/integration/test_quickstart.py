@@ -147,8 +147,7 @@ def test_every_block_of_the_quickstart_does_what_it_says(reader):
             reader.type(text)
             done.append(text)
             if "seq 1000" in text:
-                # The worker's processes write to one terminal, so that a line may break another one.
-                greeted = reader.worker.wait_for(r"hello (\d+)", 1000)
+                greeted = reader.worker.wait_for(r"(?m)^hello (\d+)$", 1000)
                 assert sorted(map(int, greeted)) == list(range(1, 1001))
     reader.stop()
 
