@@ -22,7 +22,7 @@ monkey.patch_all()
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
@@ -52,15 +52,22 @@ class Loop:
       client: Of redis-py.
       jobs(int): How many there are.
       concurrency(int): How many may be under way at once. Default: all.
+      actors(Mapping[str, Callable]): What messages name. Default: noop, nap and ping.
     """
 
-    def __init__(self, client: Any, jobs: int, concurrency: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        jobs: int,
+        concurrency: int | None = None,
+        actors: Mapping[str, Callable[[int], None]] | None = None,
+    ) -> None:
         self._client = client
         self._jobs = jobs
         self._free = concurrency or jobs
         self._fetch = client.register_script(FETCH)
         self._timer: Callable[[float], Any] = gevent.get_hub().loop.timer
-        self._actors: dict[str, Callable[..., None]] = {"noop": _noop, "nap": _nap, "ping": _ping}
+        self._actors = actors or {"noop": _noop, "nap": _nap, "ping": _ping}
         self._before = [_hook] * HOOKS
         self._after = [_hook] * HOOKS
         self._finished: list[str] = []
@@ -77,9 +84,7 @@ class Loop:
 
     def _consume(self) -> None:
         while self._done < self._jobs:
-            if self._free <= 0:
-                self._room.clear()
-                self._room.wait()
+            self._wait_for_room()
             if not self._start_some():
                 gevent.sleep(0.001)
 
@@ -89,10 +94,15 @@ class Loop:
         # A connection of its own, which waits longer than others may.
         port = self._client.connection_pool.connection_kwargs["port"]
         waiting: Any = redis.Redis(port=port, socket_timeout=BLOCK_S * 2)
-        tell(ready=time.monotonic())
         while True:
+            self._wait_for_room()
             waiting.execute_command("BLMOVE", READY, READY, "LEFT", "LEFT", BLOCK_S)
             self._start_some()
+
+    def _wait_for_room(self) -> None:
+        if self._free <= 0:
+            self._room.clear()
+            self._room.wait()
 
     def _start_some(self) -> int:
         bodies = self._fetch(keys=[READY, RESERVED, BODIES], args=[min(BATCH, self._free)])
@@ -180,6 +190,7 @@ def main() -> None:
     client = redis.Redis(port=args.port)
     client.delete(READY, RESERVED, BODIES)
     if args.actor_name == "ping":
+        tell(ready=time.monotonic())
         Loop(client, args.jobs).answer()
     print(json.dumps(measure(client, args.actor_name, args.jobs, args.concurrency)))
 

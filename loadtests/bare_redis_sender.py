@@ -17,6 +17,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import redis
@@ -37,14 +38,19 @@ return 1
 def fill(client: Any, count: int, actor_name: str = "noop") -> None:
     """Make this many messages and store them, a batch in one round trip."""
     for start in range(0, count, BATCH):
-        bodies: dict[str, bytes] = {}
-        for number in range(start, min(start + BATCH, count)):
-            message_id = str(uuid.uuid4())
-            bodies[message_id] = body(message_id, number, actor_name)
-        with client.pipeline(transaction=False) as pipe:
-            pipe.hset(BODIES, mapping=bodies)
-            pipe.rpush(READY, *bodies)
-            pipe.execute()
+        store(client, range(start, min(start + BATCH, count)), actor_name)
+
+
+def store(client: Any, numbers: Iterable[int], actor_name: str) -> None:
+    """Make a message of each number; store all of them in one round trip."""
+    bodies: dict[str, bytes] = {}
+    for number in numbers:
+        message_id = str(uuid.uuid4())
+        bodies[message_id] = body(message_id, number, actor_name)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.hset(BODIES, mapping=bodies)
+        pipe.rpush(READY, *bodies)
+        pipe.execute()
 
 
 def body(message_id: str, number: int, actor_name: str = "noop") -> bytes:
