@@ -45,11 +45,13 @@ class Look(NamedTuple):
       jobs(list[dict]): The jobs, with the worker and the pid that each is in.
       frames(list[dict]): Of the stack that was asked for.
       problems(list[str]): Who did not say all, in sentences.
+      workers(list[int]): How many workers each supervisor has asked.
     """
 
     jobs: list[dict[str, Any]]
     frames: list[dict[str, Any]]
     problems: list[str]
+    workers: list[int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,14 +88,14 @@ def _top(options: argparse.Namespace) -> int:
             shown = {"groups": groups} if groups is not None else {"jobs": rows}
             _print_json({"count": len(look.jobs), **shown, "problems": look.problems})
         else:
-            for line in top.screen(look.jobs, look.problems, options.sort, options.group_by, options.limit):
+            for line in top.screen(look.jobs, sum(look.workers), look.problems, options.sort, options.group_by, options.limit):
                 print(line)
         return _code(look)
 
     def lines(width: int, height: int) -> list[str]:
         look = _jobs(options)
         limit = min(options.limit or height, max(1, height - 4 - len(look.problems)))
-        shown = top.screen(look.jobs, look.problems, options.sort, options.group_by, limit, width)
+        shown = top.screen(look.jobs, sum(look.workers), look.problems, options.sort, options.group_by, limit, width)
         return [line[:width] for line in shown[:height]]
 
     top.refresh(lines, options.interval / 1000)
@@ -164,8 +166,8 @@ def _paths(options: argparse.Namespace) -> list[str]:
 def _ask_all(options: argparse.Namespace, request: dict[str, Any]) -> Look:
     paths = _paths(options)
     if not paths:
-        return Look([], [], [_NOBODY])
-    look = Look([], [], [])
+        return Look([], [], [_NOBODY], [])
+    look = Look([], [], [], [])
     with ThreadPoolExecutor(len(paths)) as pool:
         list(pool.map(lambda path: _ask_one(path, request, look), paths))
     return look
@@ -180,6 +182,7 @@ def _ask_one(path: str, request: dict[str, Any], look: Look) -> None:
             jobs += ({**job, **where} for job in answer.get("jobs", ()))
             look.frames.extend(answer.get("frames", ()))
             look.problems.extend(_silence(each) for each in answer.get("silent", ()))
+            look.workers.append(answer.get("workers", 0))
             top.note_cpu(jobs, answer.get("cpu", ()))
     except ControlError as error:
         look.problems.append(str(error))

@@ -86,6 +86,7 @@ def grouped(rows: Sequence[Row], by: str, *, limit: int | None) -> list[dict[str
 
 def screen(
     rows: Sequence[Row],
+    workers: int,
     problems: Sequence[str],
     sort: str,
     group_by: str | None,
@@ -93,8 +94,7 @@ def screen(
     width: int | None = None,
 ) -> list[str]:
     """The lines to show; with a width, ids are shortened to leave room for where the jobs are."""
-    workers = len({row["pid"] for row in rows})
-    lines = [f"{len(rows)} jobs in flight in {workers} {'worker' if workers == 1 else 'workers'}"]
+    lines = [f"{_count(len(rows), 'job')} in flight in {_count(workers, 'worker')}"]
     lines += (f"! {escaped(problem)}" for problem in problems)
     if group_by is not None:
         groups = grouped(rows, group_by, limit=limit)
@@ -105,6 +105,10 @@ def screen(
         return [*lines, "", *_table(("JOBS", "OLDEST", "MESSAGE", group_by.upper()), (8, 8, 36, 140), cells, width)]
     shown = arranged(rows, sort=sort, limit=limit)
     return [*lines, "", *_table(_HEAD, _WIDEST, [_cells(row) for row in shown], width)]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -26,10 +26,14 @@ def job(message_id="1", **given):
     }
 
 
-def test_a_job_is_a_line_with_where_it_waits():
-    lines = top.screen([job(left_ms=59_000, done=3, total=10)], [], "age", None, None)
+def test_workers_that_have_nothing_to_do_are_told_as_well():
+    assert top.screen([], 2, [], "age", None, None)[0] == "0 jobs in flight in 2 workers"
 
-    assert lines[0] == "1 jobs in flight in 1 worker"
+
+def test_a_job_is_a_line_with_where_it_waits():
+    lines = top.screen([job(left_ms=59_000, done=3, total=10)], 1, [], "age", None, None)
+
+    assert lines[0] == "1 job in flight in 1 worker"
     assert lines[-1].split() == [
         "1",
         "resize",
@@ -68,7 +72,7 @@ def test_jobs_that_wait_in_the_same_place_are_counted_together_with_the_oldest()
         ("resize shop/tasks.py:7", 2, "b"),
         ("resize shop/tasks.py:8", 1, "c"),
     ]
-    assert top.screen(rows, [], "age", "top-frame", 1)[-1].split()[0] == "2"
+    assert top.screen(rows, 1, [], "age", "top-frame", 1)[-1].split()[0] == "2"
 
 
 def test_nothing_that_a_message_brings_moves_the_cursor():
@@ -76,8 +80,8 @@ def test_nothing_that_a_message_brings_moves_the_cursor():
     row = job(evil, actor=evil, queue=evil, function=evil, file=evil)
 
     shown = [
-        *top.screen([row], [evil], "age", None, None),
-        *top.screen([row], [], "age", "actor", None),
+        *top.screen([row], 1, [evil], "age", None, None),
+        *top.screen([row], 1, [], "age", "actor", None),
         *top.stack([row], [{"file": evil, "line": 1, "function": evil}]),
     ]
 
@@ -86,7 +90,7 @@ def test_nothing_that_a_message_brings_moves_the_cursor():
 
 
 def test_long_names_leave_room_for_the_others():
-    (line,) = top.screen([job("x" * 300, actor="y" * 300)], [], "age", None, None)[3:]
+    (line,) = top.screen([job("x" * 300, actor="y" * 300)], 1, [], "age", None, None)[3:]
 
     assert len(line) < 36 + 30 + 100
     assert line.endswith("shop/tasks.py:7")
@@ -96,11 +100,11 @@ def test_long_names_leave_room_for_the_others():
 def test_on_a_narrow_screen_ids_leave_room_for_where_jobs_wait(group_by):
     rows = [job("e6765102-1002-4fae-8172-bd784b4a513a"), job("77b0ddc8-d8c8-4c33-8f9e-0d8c3f2a7f11")]
 
-    wide = top.screen(rows, [], "age", group_by, None, 200)
-    narrow = top.screen(rows, [], "age", group_by, None, 80)
-    narrowest = top.screen(rows, [], "age", group_by, None, 20)
+    wide = top.screen(rows, 1, [], "age", group_by, None, 200)
+    narrow = top.screen(rows, 1, [], "age", group_by, None, 80)
+    narrowest = top.screen(rows, 1, [], "age", group_by, None, 20)
 
-    assert wide == top.screen(rows, [], "age", group_by, None)
+    assert wide == top.screen(rows, 1, [], "age", group_by, None)
     assert narrow[-1].endswith("resize shop/tasks.py:7")
     assert all(len(line) <= 80 for line in narrow)
     assert "77b0ddc…" in narrowest[-1] or "e676510…" in narrowest[-1]
@@ -112,7 +116,7 @@ def test_the_share_of_the_cpu_is_told_of_workers_that_were_looked_at():
     top.note_cpu(rows, [{"pid": 12, "looks": 4, "seen": {"a": 3, "gone": 1}}, {"pid": 13, "looks": 0, "seen": {}}])
 
     assert [row["cpu"] for row in rows] == [0.75, 0, None]
-    lines = top.screen(rows, [], "cpu", None, None)
+    lines = top.screen(rows, 1, [], "cpu", None, None)
     assert [line.split()[5] for line in lines[3:]] == ["75%", "0%", "-"]
 
 
