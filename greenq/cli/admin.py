@@ -88,7 +88,9 @@ def _top(options: argparse.Namespace) -> int:
             shown = {"groups": groups} if groups is not None else {"jobs": rows}
             _print_json({"count": len(look.jobs), **shown, "problems": look.problems})
         else:
-            for line in top.screen(look.jobs, sum(look.workers), look.problems, options.sort, options.group_by, options.limit):
+            for line in top.screen(
+                look.jobs, sum(look.workers), look.problems, options.sort, options.group_by, options.limit
+            ):
                 print(line)
         return _code(look)
 

@@ -7,13 +7,16 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
-import greenq
 from greenq.cli.options import parse_options
 from tests.support.command import Command
+from tests.support.ports import free_ports
 from tests.support.processes import ROOT
+from tests.support.redis_server import shared_server
+from tests.support.waiting import PATIENCE_S, until
 
 README = (ROOT / "README.md").read_text()
 
@@ -32,8 +35,8 @@ def commands(program):
 def run(tmp_path):
     runs = []
 
-    def run(*arguments):
-        runs.append(Command(tmp_path, *arguments))
+    def run(*arguments, **env):
+        runs.append(Command(tmp_path, *arguments, **env))
         return runs[-1]
 
     yield run
@@ -48,12 +51,18 @@ def test_the_example_enqueues_a_thousand_jobs_and_the_worker_runs_them_all_at_on
     )
     command = run(*commands("greenq-worker")[0])
 
+    until(lambda: "1000 jobs in flight" in look_at(command.pid))
     greeted = command.wait_for(r"hello (number \d+)", 1000)
     command.send(signal.SIGINT)
 
     assert sent.returncode == 0
     assert set(greeted) == {f"number {number}" for number in range(1000)}
     assert command.exit_code() == 0
+
+
+def look_at(pid):
+    top = [sys.executable, str(ROOT / "bin/greenq"), "top", "--once", "--limit", "1", "--pid", str(pid)]
+    return subprocess.run(top, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 def test_the_command_for_production_has_options_that_there_are(tmp_path, monkeypatch):
@@ -66,13 +75,29 @@ def test_the_command_for_production_has_options_that_there_are(tmp_path, monkeyp
     assert (options.worker_shutdown_timeout, options.max_memory) == (60_000, 1 << 30)
 
 
-def test_the_broker_for_production_is_made_as_it_stands():
-    exec(blocks("python")[1], {"greenq": greenq})
+def test_the_application_for_production_runs_by_its_command_on_redis(run, tmp_path):
+    health, metrics = free_ports(2)
+    snippet = blocks("python")[1].replace("redis://10.0.0.5:6379/0", shared_server().url)
+    (tmp_path / "shop.py").write_text(snippet)
+    (_, arguments) = commands("greenq-worker")
+    arguments = [str(health) if each == "8080" else each for each in arguments]
 
-    broker = greenq.get_broker()
-    assert str(broker).startswith("RedisBroker(10.0.0.5:6379")
-    assert type(broker.middleware[-1]).__name__ == "Prometheus"
-    broker.close()
+    command = run(*arguments, GREENQ_PROM_PORT=str(metrics))
+    command.wait_for("ready in")
+    until(lambda: answers(health, "/ready"))
+    until(lambda: answers(metrics, "/metrics"))
+    command.send(signal.SIGTERM)
+
+    assert command.exit_code() == 0
+    assert "No actors" not in command.log
+
+
+def answers(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def test_the_figures_are_those_of_the_benchmarks():
