@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+#: What the benchmark beside other queues runs.
+APPS = HERE / "benchmarks" / "apps"
 sys.path.insert(0, str(ROOT))  # a checkout is enough, greenq need not be installed
 
 import psutil
@@ -74,9 +76,9 @@ class Bench:
         self._unread = b""
         self._processes: list[subprocess.Popen[bytes]] = []
         self._broker: Broker | None = None
-        self._environment = {
+        self.environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), str(APPS), os.environ.get("PYTHONPATH", "")]),
             "GREENQ_BROKER_URL": self.url,
             "LOADTEST_QUEUES": str(queues),
             PIPE_VARIABLE: str(pipe_path),
@@ -116,7 +118,7 @@ class Bench:
             process = subprocess.Popen(
                 command,
                 cwd=HERE,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -177,7 +179,7 @@ class Bench:
 
     def run(self, program: str, *args: str, python: str = sys.executable) -> Figures:
         """Run a program of the benchmark's directory on this queue; what it measured."""
-        return json_of([str(HERE / program), *args], self._environment, python)
+        return json_of([str(HERE / program), *args], self.environment, python)
 
     def close(self) -> None:
         """End everything that was started."""

@@ -5,7 +5,7 @@
 A benchmark, not a test: it prints a table and fails at no figure. Each measurement has a
 redis-server of its own on a free port of loopback; workers are started by the real command.
 All of it ends with the benchmark. jobs.py is what the workers run, bare_redis_loop.py and
-bare_redis_sender.py are the yardsticks, peers/ holds the queue that greenq is compared with.
+bare_redis_sender.py are the yardsticks, benchmarks/apps/ has what runs on Dramatiq.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ def _peer(count: int) -> Figures:
         print("  without Dramatiq: to compare with it, pip install '.[loadtests]'", file=sys.stderr)
         return {}
     with queue_on_redis(count) as (queue, server):
-        queue.run("peers/dramatiq_noop.py", str(count))
-        queue.start([str(command), "--processes", "1", "--threads", "1000", "peers.dramatiq_noop:broker"])
+        queue.run("benchmarks/apps/app_dramatiq.py", "fill", "noop", str(count))
+        queue.start([str(command), "--processes", "1", "--threads", "1000", "app_dramatiq:broker"])
         measured = queue.read_stretch(server.cpu_s)
     return {
         "peer": count / measured["seconds"],

@@ -69,12 +69,13 @@ def table(rows: Sequence[Row], runs: Sequence[Figures]) -> str:
     for row in rows:
         values = [run[row.name] for run in runs if row.name in run]
         if values:
-            shown = [_shown(value) for value in (statistics.median(values), min(values), max(values))]
-            lines.append(f"| {row.title} | {shown[0]} {row.unit} | {shown[1]} to {shown[2]} | {row.goal} |")
+            cells = [shown(value) for value in (statistics.median(values), min(values), max(values))]
+            lines.append(f"| {row.title} | {cells[0]} {row.unit} | {cells[1]} to {cells[2]} | {row.goal} |")
     return "\n".join(lines)
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A figure with as many digits as tell something."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
