@@ -1,6 +1,7 @@
 """greenq beside other queues, and a bare loop, on Redis.
 
-    python beside.py [--runs 3] [--quick] [--peers NAMES] [--only FIGURE] [--write FILE] [--json FILE] [--renew]
+    python beside.py [--runs 3] [--quick] [--peers NAMES] [--only FIGURE] [--concurrency N]
+        [--write FILE] [--json FILE] [--renew]
 
 Makes an environment for each queue, in its newest release; then measures all figures of all queues, several
 times, each on a Redis server of its own that is empty at first. Prints the tables that docs/benchmarks.md
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import signal
 import statistics
@@ -25,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from figures import MEASURE_OF, MEASURES, TABLES, Column
+from figures.delayed import LATE_S
 from peers import ENVIRONMENTS, PEERS, CannotBeHad, Installed, Peer
 from running import QUICK, Sizes
 from runs import Figures, machine, shown
@@ -69,6 +72,8 @@ class Outcome:
         values = [run[figure] for run in self.runs[peer.name] if figure in run]
         if not values:
             return self.failures.get((peer.name, measure)) or peer.without.get(measure, "not measured")
+        if math.isinf(max(values)):
+            return f"not all within {LATE_S} s"
         cell = shown(statistics.median(values))
         if peer.name == OURS or not column.has_ratios:
             return cell + (" · 1.0" if column.has_ratios else "") + _spread(values)
@@ -158,6 +163,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="much less of everything, to try the benchmark itself")
     parser.add_argument("--peers", help=f"these alone, of {','.join(peer.name for peer in PEERS)}")
     parser.add_argument("--only", choices=MEASURES, help="measure nothing but this")
+    parser.add_argument("--concurrency", type=int, help="of a worker; default: 1000, or 500 with --quick")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this page, between its marks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all runs there")
     parser.add_argument("--renew", action="store_true", help="install all queues anew, in their newest releases")
@@ -172,11 +178,14 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     runs = args.runs or (1 if args.quick else 3)
+    sizes = QUICK if args.quick else Sizes()
+    if args.concurrency:
+        sizes = sizes._replace(concurrency=args.concurrency)
     outcome = measure_all(
         [peer for peer in PEERS if peer.name in chosen],
         [args.only] if args.only else list(MEASURES),
         runs,
-        QUICK if args.quick else Sizes(),
+        sizes,
         args.renew,
     )
     text = f"{heading(runs, args.quick)}\n\n{outcome.tables()}"
