@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import pika
@@ -14,7 +15,7 @@ from tests.support.lines import Lines
 from tests.support.processes import both_worlds, running
 from tests.support.rabbitmq_server import free_ports, rabbitmq_server
 from tests.support.redis_tls import make_certificates
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,16 @@ def port(folder):
         "ssl_options.verify": "verify_none",
     }
     with rabbitmq_server(settings):
+        until(lambda: is_open(port))  # it is opened after the server's other one
         yield port
+
+
+def is_open(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
