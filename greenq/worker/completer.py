@@ -38,6 +38,8 @@ class Completer:
         self.consumer: Consumer | None = None
         #: How many messages were settled so far; what goes back to the queue is not.
         self.settled = 0
+        #: Whether anything ever went back to the queue. Most workers never return a message.
+        self._has_returned = False
         self._runtime = runtime
         self._broker = broker
         self._bound = bound
@@ -68,6 +70,8 @@ class Completer:
             if verdict.message._is_settled:
                 return
             verdict.message._is_settled = True
+            if verdict.action is Action.REQUEUE:
+                self._has_returned = True
             self._pending.append(verdict)
             self._idle.clear()
             if self._has_ended:
@@ -180,7 +184,9 @@ class Completer:
         return list(unwritten)
 
     def _note_written(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
-        self.settled += _settled(batch) - _settled(refused)
+        self.settled += len(batch) - len(refused)
+        if self._has_returned:
+            self.settled -= _returned(batch) - _returned(refused)
         self._tell(batch, refused)
 
     def _complete(self, consumer: Consumer, batch: list[Verdict]) -> Sequence[Verdict]:
@@ -258,5 +264,5 @@ class Completer:
                 self.logger.warning("What follows message %s was not closed: %r", message.message_id, error)
 
 
-def _settled(verdicts: Sequence[Verdict]) -> int:
-    return len(verdicts) - [verdict.action for verdict in verdicts].count(Action.REQUEUE)
+def _returned(verdicts: Sequence[Verdict]) -> int:
+    return sum(verdict.action is Action.REQUEUE for verdict in verdicts)

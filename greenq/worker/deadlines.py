@@ -89,7 +89,9 @@ class Deadlines:
             return None
         with self._lock:
             is_late = self._armed_for < now
-            self._push(at, deadline)
+            if at < self._armed_for:
+                self._arm(at)  # first, because it may fail
+            heapq.heappush(self._heap, (at, next(self._numbers), deadline))
             self._live += 1
             if is_late:
                 # The hub has not come to its timer yet, and the alarm may have rung for it already.
