@@ -65,7 +65,7 @@ def resize(image, steps):
         end = time.perf_counter() + 0.004
         while time.perf_counter() < end:
             pass
-        time.sleep(0.012)
+        time.sleep(0.012)  # so that it has a quarter of a CPU, as the picture shows
 
 
 @greenq.actor(queue_name="nightly", time_limit=600_000)
@@ -76,7 +76,7 @@ def import_all(lines):
 
 
 def store(line):
-    time.sleep(0.02)
+    time.sleep(0.02)  # it stands for a database
 
 
 MAIL = ""
@@ -115,8 +115,8 @@ def shown_by_top() -> list[str]:
         control = str(folder / "control.sock")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-        def start(*command: str, **others: object) -> subprocess.Popen[bytes]:
-            return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, **others)  # type: ignore[call-overload]
+        def start(*command: str) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment)
 
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         worker = start(
@@ -125,6 +125,7 @@ def shown_by_top() -> list[str]:
         )
         ended.callback(worker.wait, 60)
         ended.callback(worker.send_signal, signal.SIGTERM)
+        # In between, so that the jobs in the picture are of different ages.
         sending = f"import time, shop.tasks; [(step({address!r}), time.sleep(1.7)) for step in shop.tasks.STEPS]"
         assert start("-c", sending).wait(60) == 0
         return _on_a_terminal([sys.executable, str(ROOT / "bin/greenq"), "top", "--control", control], environment)

@@ -95,7 +95,7 @@ class GreenletLoop(asyncio.SelectorEventLoop):
             and asyncio.current_task(self) is task
         )
 
-    def call_soon_threadsafe(  # type: ignore[override] # typeshed has a TypeVarTuple of Python 3.11
+    def call_soon_threadsafe(  # type: ignore[override] # typeshed names its arguments by a TypeVarTuple, which 3.10 has not
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Call this in the loop's next turn. From any greenlet, and any thread of the process."""
@@ -118,7 +118,7 @@ class GreenletLoop(asyncio.SelectorEventLoop):
 
     # What is called at a time, or for a socket, asyncio makes handles of itself: they are made ours.
 
-    def call_at(  # type: ignore[override] # typeshed has a TypeVarTuple of Python 3.11
+    def call_at(  # type: ignore[override] # typeshed names its arguments by a TypeVarTuple, which 3.10 has not
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As asyncio's own."""
@@ -129,7 +129,7 @@ class GreenletLoop(asyncio.SelectorEventLoop):
     def _add_callback(self, handle: Any) -> None:
         if type(handle) is asyncio.Handle:
             handle.__class__ = _Step
-        super()._add_callback(handle)  # type: ignore[misc]  # private
+        super()._add_callback(handle)  # type: ignore[misc]  # private to asyncio, as above
 
     def _write_to_self(self) -> None:
         self._wake()
@@ -144,7 +144,7 @@ class GreenletLoop(asyncio.SelectorEventLoop):
             if hub_loop is not None:
                 hub_loop.run_callback_threadsafe(self._waiting.wake)
 
-    def run_in_executor(  # type: ignore[override] # typeshed has a TypeVarTuple of Python 3.11
+    def run_in_executor(  # type: ignore[override] # typeshed names its arguments by a TypeVarTuple, which 3.10 has not
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Run a function beside the loop: without an executor, in a greenlet of its own."""

@@ -56,7 +56,7 @@ def print_by_lines() -> None:
     Into a pipe or a file it would come by some kilobytes, long after, or never from a process that is killed.
     """
     with contextlib.suppress(AttributeError, ValueError):  # there is none, or the application has put its own there
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may be any text file
 
 
 def configure(

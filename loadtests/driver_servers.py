@@ -285,7 +285,7 @@ def _running(command: list[Any], folder: Path, port: int) -> Iterator[None]:
                 if process.poll() is not None or time.monotonic() > ends:
                     text = (folder / "log").read_text(errors="replace")
                     raise SystemExit(f"{command[0]} does not answer. Its log ends with:\n{text[-4000:]}") from None
-                time.sleep(0.02)
+                time.sleep(0.02)  # between two tries: a server that starts tells nobody
         yield
     finally:
         # PostgreSQL's other processes end when they see that the first is gone.
@@ -298,4 +298,4 @@ def _until(read: Callable[[], str], text: str) -> None:
     while text not in read():
         if time.monotonic() > ends:
             raise SystemExit(f"Nobody said {text!r} in {_LIMIT_S} s:\n{read()[-4000:]}")
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at a log

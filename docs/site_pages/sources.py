@@ -66,6 +66,7 @@ def _breakable(children: list[nodes.Node]) -> list[nodes.Node]:
 
 def _linked(env: BuildEnvironment) -> dict[str, set[str]]:
     """The files and folders that each page links to."""
+    # Extensions of Sphinx keep what they know of pages on its environment, whose class has no such attribute.
     if not hasattr(env, "greenq_sources"):
         env.greenq_sources = {}  # type: ignore[attr-defined]
     found: dict[str, set[str]] = env.greenq_sources  # type: ignore[attr-defined]

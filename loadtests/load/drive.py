@@ -168,7 +168,7 @@ class Driver:
         while not has_come((self._reports / log_name).read_text(errors="replace")):
             if process.poll() is not None or now() > ends:
                 self._give_up("It ended, or did not come to work", log_name)
-            time.sleep(0.02)
+            time.sleep(0.02)  # another program tells by its log, which nobody can wait for
 
     def _give_up(self, what: str, log_name: str) -> NoReturn:
         text = (self._reports / log_name).read_text(errors="replace")
