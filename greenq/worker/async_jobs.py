@@ -44,6 +44,7 @@ class AsyncJob:
     __slots__ = (
         "_deadlines",
         "_event_loop",
+        "_is_over",
         "_looking",
         "_loop",
         "_on_end",
@@ -85,6 +86,7 @@ class AsyncJob:
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._on_end: Callable[[AsyncJob], None] | None = None
+        self._is_over = False
 
     @property
     def guard(self) -> AsyncJob:
@@ -148,8 +150,9 @@ class AsyncJob:
 
     def take_outcome(self) -> Outcome:
         """How it ended. Not kept: an exception keeps this job alive, which kept the exception."""
+        self._is_over = True  # first, for nothing interrupts it any more
         outcome, self.outcome = self.outcome, None
-        self._loop = None  # nor is it interrupted any more
+        self._loop = None
         assert outcome is not None
         return outcome
 
@@ -157,12 +160,13 @@ class AsyncJob:
 
     def interrupt(self, exception: type[BaseException]) -> bool:
         """Cancel the task, with this as the reason; False if it has ended. From any thread; does not wait."""
-        loop, event_loop = self._loop, self._event_loop  # it may end in another thread
-        if self.outcome is not None or loop is None or event_loop is None:
+        if self._is_over or self.outcome is not None:
             return False
         is_first = self.interrupted_by is None
         self.interrupted_by = exception  # first, for a task that begins just now looks here
-        task = self._task
+        loop, event_loop, task = self._loop, self._event_loop, self._task  # it may end in another thread
+        if loop is None or event_loop is None:
+            return True  # on its way to the loop
         with contextlib.suppress(RuntimeError):  # the loop was closed, which it is after all jobs have ended
             if task is not None:
                 event_loop.interrupt(task, exception)

@@ -59,6 +59,8 @@ class Processor:
         self.logger = get_logger(__name__, type(self))
         self._runtime = runtime
         self._next_turn = 0.0
+        #: Whether the jobs that want to know have been told that their worker stops: the next ones do not begin.
+        self.has_told_shutdown = False
         self._broker = broker
         #: As they were when the latest job began: a look at them for each job, not for each hook.
         self._hooks = broker.hooks_by_name()
@@ -76,6 +78,9 @@ class Processor:
         actor = self.resolve(message)
         if actor is not None:
             outcome = self.announce(message)
+            if self.has_told_shutdown and message.notify_shutdown and outcome is None:
+                message.give_back()
+                outcome = Outcome(exception=Shutdown())
             if outcome is None:
                 if actor.is_coroutine:
                     return AsyncJob(message, consumer, actor, self._deadlines)

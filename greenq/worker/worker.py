@@ -213,7 +213,8 @@ class Worker:
     # -- stop
 
     def notify_shutdown(self) -> None:
-        """Raise Shutdown in the actors that asked to be told when their worker stops."""
+        """Raise Shutdown in the actors that asked to be told when their worker stops, as soon as they begin."""
+        self.slots.processor.has_told_shutdown = True
         for thread in self.slots.running():
             guard, message = thread.guard, thread.message  # in this order: it may go on to its next job
             if message is not None and message.notify_shutdown and guard is not None:

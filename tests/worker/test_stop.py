@@ -11,6 +11,8 @@ import greenq
 from greenq.consumer import BatchConsumer
 from greenq.errors import ConnectionClosed, Shutdown
 from greenq.middleware import Retries
+from greenq.worker.async_jobs import AsyncJob
+from tests.support.waiting import PATIENCE_S, happens, until
 
 
 def wait_a_long_time():
@@ -113,6 +115,67 @@ def test_an_actor_that_asked_is_told_at_once_and_its_message_goes_back(broker, s
     assert worker.given_back == 0
     assert broker.queues["default"].qsize() == 1
     assert not broker.dead_letters
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["function", "coroutine"])
+def test_an_actor_that_asked_and_has_not_begun_is_not_begun_and_its_message_goes_back(broker, start, is_async):
+    announced, go_on = threading.Event(), threading.Event()
+    ran = []
+
+    class Hook(greenq.Middleware):
+        def before_process_message(self, broker, message):
+            announced.set()
+            happens(go_on)
+
+    broker.add_middleware(Hook())
+    next(each for each in broker.middleware if isinstance(each, Retries)).retry_shutdown = True
+
+    def work():
+        ran.append(1)
+
+    async def work_on_the_loop():
+        ran.append(1)
+
+    actor = greenq.actor(work_on_the_loop if is_async else work, broker=broker, notify_shutdown=True, max_retries=0)
+    actor.send()
+    worker = start()
+    happens(announced)
+    stopping = stop_in_background(worker, 60_000)
+    until(lambda: worker.slots.processor.has_told_shutdown)
+    go_on.set()
+    stopping.join(PATIENCE_S)
+
+    assert not ran
+    assert broker.queues["default"].qsize() == 1
+    assert not broker.dead_letters
+
+
+def test_a_coroutine_that_asked_and_is_on_its_way_to_the_loop_does_not_begin(broker, start, monkeypatch):
+    on_its_way, go_on = threading.Event(), threading.Event()
+    begin = AsyncJob.start
+    ran = []
+
+    def begin_later(*args):
+        on_its_way.set()
+        happens(go_on)
+        begin(*args)
+
+    monkeypatch.setattr(AsyncJob, "start", begin_later)
+
+    @greenq.actor(broker=broker, notify_shutdown=True)
+    async def work():
+        ran.append(1)
+
+    work.send()
+    worker = start()
+    happens(on_its_way)
+    stopping = stop_in_background(worker, 60_000)
+    until(lambda: all(job.interrupted_by for job in worker.slots.running()))
+    go_on.set()
+    stopping.join(PATIENCE_S)
+
+    assert not ran
+    assert broker.queues["default"].qsize() == 1
 
 
 def test_an_actor_that_did_not_ask_is_left_alone(broker, start):
