@@ -1,8 +1,9 @@
 """Everything that has to pass, in lanes side by side: python -m tests.lanes
 
 Most tests wait for servers and processes, so several runs of pytest on two cores take little
-longer than one. A lane is an ordinary run of pytest with servers of its own, so no test of one
-meets a test of another.
+longer than one; with more than a few at once each test only gets a smaller part of a processor,
+and what it waits for comes late. A lane is an ordinary run of pytest with servers of its own, so
+no test of one meets a test of another.
 
 All tests run in the world of native threads; those of the worker, the contract and the brokers
 that workers use run once more with gevent's patch. Some cases of the contract run in one world
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,8 +134,19 @@ WORLDS = {
 }
 
 
+#: Of a lane, so many lines of pytest's report of failures are printed again at the end.
+_REPORT_LINES = 150
+
+#: Where that report begins, and where it ends.
+_REPORT = re.compile(r"=+ (FAILURES|ERRORS) =+")
+_AFTER_REPORT = re.compile(r"=+ (short test summary info|warnings summary) ")
+
 #: A line of pytest's or mypy's.
 _FAILURE = re.compile(r"FAILED |ERROR |\S+\.py:\d+: error: ")
+
+#: So many lanes run at once, which keeps two processors busy.
+AT_ONCE = 5
+_places = threading.Semaphore(AT_ONCE)
 
 
 class Lane:
@@ -147,39 +160,49 @@ class Lane:
     def __init__(self, name: str, *module: str) -> None:
         self.name = name
         self.failures: list[str] = []
+        self.report: deque[str] = deque(maxlen=_REPORT_LINES)
         self.took_s = 0.0
         self._last_line = ""
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", *module],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=end_with_this_process,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self._module = module
+        self._exit_code: int | None = None
+        # The program ends with the thread that starts it, so it is this one that waits for it.
+        self._runner = threading.Thread(target=self._run)
+        self._runner.start()
 
-    def _read(self) -> None:
-        started = time.monotonic()
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            line = line.rstrip()
-            print(f"{self.name}: {line}", flush=True)
-            if _FAILURE.match(line):
-                self.failures.append(line)
-            self._last_line = line or self._last_line
-        self.took_s = time.monotonic() - started
+    def _run(self) -> None:
+        with _places:
+            started = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-m", *self._module],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                preexec_fn=end_with_this_process,
+            )
+            assert process.stdout is not None
+            is_report = False
+            for line in process.stdout:
+                line = line.rstrip()
+                print(f"{self.name}: {line}", flush=True)
+                is_report = (is_report or bool(_REPORT.match(line))) and not _AFTER_REPORT.match(line)
+                if is_report:
+                    self.report.append(line)
+                if _FAILURE.match(line):
+                    self.failures.append(line)
+                self._last_line = line or self._last_line
+            self._exit_code = process.wait()
+            self.took_s = time.monotonic() - started
 
     def passed(self) -> bool:
         """Wait for the end of the run; tell whether all of it passed."""
-        self._reader.join()
-        return self._process.wait() == 0
+        self._runner.join()
+        return self._exit_code == 0
 
     def __str__(self) -> str:
-        outcome = "passed" if self.passed() else f"FAILED with exit code {self._process.returncode}"
+        outcome = "passed" if self.passed() else f"FAILED with exit code {self._exit_code}"
         return f"{self.name}: {outcome} after {self.took_s:.0f} s: {self._last_line}"
 
 
@@ -192,30 +215,37 @@ def can_be_collected() -> bool:
     return done.returncode == 0
 
 
-def run(lanes: dict[str, list[str]], *others: Lane) -> int:
-    """Run all lanes to their end, and others that run already; return a program's exit code: 0 if all passed."""
-    running = [*others, *(Lane(name, "pytest", "-q", "--color=no", *given) for name, given in lanes.items())]
-    passed = [each.passed() for each in running]
-    print()
+def run(lanes: dict[str, list[str]]) -> list[Lane]:
+    """Run all lanes to their end."""
+    running = [Lane(name, "pytest", "-q", "--color=no", *given) for name, given in lanes.items()]
     for each in running:
+        each.passed()
+    return running
+
+
+def tell(lanes: list[Lane]) -> int:
+    """Print how lanes ended, and all of what failed; return a program's exit code: 0 if all passed."""
+    for each in lanes:
+        print("", *each.report, sep=f"\n{each.name}: ")
+    print()
+    for each in lanes:
         print(each)
         for line in each.failures:
             print(f"    {line}")
-    return 0 if all(passed) else 1
+    return 0 if all(each.passed() for each in lanes) else 1
 
 
 def main() -> int:
     types = Lane("types", "mypy")
     if not can_be_collected():
-        types.passed()
-        return 1
+        return tell([types]) or 1
     lanes = {f"{name}, {lane}": given for name, world in WORLDS.items() for lane, given in world.lanes().items()}
-    lanes.update(WORLDS["threads"].chaos())
-    lanes.update(WORLDS["threads"].image())
-    codes = [run(lanes, types)]
+    # First what may wait longest for one thing.
+    lanes = {**WORLDS["threads"].chaos(), **WORLDS["threads"].image(), **lanes}
+    done = [types, *run(lanes)]
     for name, world in WORLDS.items():
-        codes.append(run({f"{name}, in time": world.in_time()}))
-    return max(codes)
+        done += run({f"{name}, in time": world.in_time()})
+    return tell(done)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ QUICK = Sizes(
     parked=500,
     delayed=2_000,
     due=100,
-    ahead_s=2,
+    ahead_s=10,
     concurrency=500,
 )
 

@@ -33,6 +33,7 @@ def test_the_benchmark_writes_the_tables_of_its_page(tmp_path):
         command.process.wait(_LONG_S)
 
         assert command.exit_code() == 0, command.log
+        assert "FAILED" not in command.log, command.log
         before, now = PAGE.read_text(), page.read_text()
         assert headers(now) == headers(before)
         assert [part.partition("<!-- figures: begin -->")[0] for part in (now, before)] == [

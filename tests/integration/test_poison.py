@@ -263,7 +263,8 @@ def test_who_waits_for_a_group_is_told_that_a_member_was_given_up_at_the_first_d
             r"ResultFailure member 2 of 3, leave\(\), failed: .* Its worker was lost once while it ran: "
             r"the last exited with code 1; \d+ MiB"
         )
+        # Its verdict is written after that.
+        until(lambda: [letter.message.actor_name for letter in place.letters()] == ["leave"])
     finally:
         sender.end()
         command.end()
-    assert [letter.message.actor_name for letter in place.letters()] == ["leave"]

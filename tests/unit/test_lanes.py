@@ -17,9 +17,9 @@ from tests.support.waiting import PATIENCE_S, until
 
 RUN = """
 import sys
-from tests.lanes import run
+from tests.lanes import run, tell
 folder, *paths = sys.argv[1:]
-sys.exit(run({path: [path, "--rootdir", folder, "-p", "no:cacheprovider"] for path in paths}))
+sys.exit(tell(run({path: [path, "--rootdir", folder, "-p", "no:cacheprovider"] for path in paths})))
 """
 
 
@@ -59,7 +59,8 @@ def test_one_failure_fails_the_whole_and_is_named_at_the_end(begin):
     output, _ = lanes.communicate(timeout=3 * PATIENCE_S)
 
     assert lanes.returncode == 1
-    end = output[output.index(": passed after ") :]
+    end = output[output.index("= FAILURES =", output.index("1 failed")) :]
+    assert "assert not 'what was seen'" in end
     assert "FAILED with exit code 1" in end
     assert "test_bad.py::test_that_fails" in end
 

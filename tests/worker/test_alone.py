@@ -151,7 +151,7 @@ def test_a_suspect_runs_beside_what_does_not_finish_in_time(broker, jobs, suspec
 
 
 def test_after_a_wait_in_vain_the_next_suspects_do_not_wait(broker, jobs, suspect, told, monkeypatch):
-    monkeypatch.setattr(alone, "PATIENCE_S", PATIENCE_S / 10)
+    monkeypatch.setattr(alone, "PATIENCE_S", PATIENCE_S / 15)
     jobs.lasting("endless")
     suspects = jobs.work.send_many([(f"suspect {number}",) for number in range(20)])
     suspect(*suspects)
@@ -160,7 +160,7 @@ def test_after_a_wait_in_vain_the_next_suspects_do_not_wait(broker, jobs, suspec
     happens(jobs.begun["endless"])
 
     consume_default_as_well(worker)
-    broker.join("default", interval=10, timeout=PATIENCE_S * 1000)  # half of what all of them would wait
+    broker.join("default", interval=10, timeout=PATIENCE_S * 1000)  # less than all of them would wait
 
     assert all("endless" in jobs.beside[f"suspect {number}"] for number in range(20))
 
