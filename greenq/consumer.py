@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .errors import describe
 from .message import Message
 from .names import canonical_queue_name
-from .verdict import Action, Verdict
+from .verdict import ACK, NACK, REQUEUE, Verdict
 
 if TYPE_CHECKING:
     from .failures import Failure
@@ -132,9 +132,9 @@ class Consumer:
         """
         requeued = []
         for verdict in verdicts:
-            if verdict.action is Action.ACK:
+            if verdict.action is ACK:
                 self.ack(verdict.message)
-            elif verdict.action is Action.NACK:
+            elif verdict.action is NACK:
                 self.nack(verdict.message)
             else:
                 requeued.append(verdict.message)
@@ -184,15 +184,15 @@ class BatchConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Remove a message that has been processed. May switch."""
-        self.complete([Verdict(Action.ACK, message)])
+        self.complete([Verdict(ACK, message)])
 
     def nack(self, message: MessageProxy) -> None:
         """Move a message to the dead letters. May switch."""
-        self.complete([Verdict(Action.NACK, message)])
+        self.complete([Verdict(NACK, message)])
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Return messages to their places in the queue. May switch."""
-        self.complete([Verdict(Action.REQUEUE, message) for message in messages])
+        self.complete([Verdict(REQUEUE, message) for message in messages])
 
 
 class MessageProxy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import json
 import pickle
-from typing import Any, cast
+from typing import Any
 
 MessageData = dict[str, Any]
 
@@ -63,7 +63,10 @@ class JSONEncoder(Encoder):
             fields, end = self._scan(text, 0)
         except StopIteration:
             end = -1
-        return cast(MessageData, fields if end == len(text) else self._decode(text))
+        if end != len(text):
+            fields = self._decode(text)
+        result: MessageData = fields
+        return result
 
 
 class PickleEncoder(Encoder):

@@ -233,7 +233,7 @@ class Message(Generic[R_co]):
                 f"A message for actor {self.actor_name!r} is {len(data):,} bytes long; at most "
                 f"{MAX_MESSAGE_BYTES:,} are allowed. Store the data elsewhere and send its key."
             )
-        if _is_too_deep(data):
+        if data.count(b"[") + data.count(b"{") > MAX_MESSAGE_DEPTH and _is_too_deep(data):
             raise MessageTooLarge(self._too_deep())
         return data
 
@@ -264,7 +264,7 @@ class Message(Generic[R_co]):
             raise DecodeError(
                 f"The message is {len(data):,} bytes long; at most {MAX_MESSAGE_BYTES:,} are allowed.", data, None
             )
-        if _is_too_deep(data):
+        if data.count(b"[") + data.count(b"{") > MAX_MESSAGE_DEPTH and _is_too_deep(data):
             raise DecodeError(f"The message is nested more than {MAX_MESSAGE_DEPTH} levels deep.", data, None)
         try:
             fields = _global_encoder.decode(data)
@@ -342,9 +342,8 @@ _BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
 def _is_too_deep(data: bytes) -> bool:
     """Whether JSON is nested more deeply than MAX_MESSAGE_DEPTH; False for what is no JSON."""
-    # Counting brackets is quick and right for nearly every message; only those with many
-    # of them are looked at closely.
-    if data.count(b"[") + data.count(b"{") <= MAX_MESSAGE_DEPTH or data.lstrip(b" \t\r\n")[:1] not in b"[{":
+    # Who asks has counted the brackets, which is quick and answers for nearly every message.
+    if data.lstrip(b" \t\r\n")[:1] not in b"[{":
         return False
     depth = 0
     for match in _BRACKETS_OUTSIDE_STRINGS.finditer(data):

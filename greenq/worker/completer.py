@@ -17,7 +17,7 @@ from ..consumer import Consumer, MessageProxy
 from ..errors import ConnectionError
 from ..logging import get_logger
 from ..runtime import Runtime
-from ..verdict import Action, Verdict
+from ..verdict import ACK, NACK, REQUEUE, Verdict
 from .outage import Outage, pause_s
 
 
@@ -38,8 +38,8 @@ class Completer:
         self.consumer: Consumer | None = None
         #: How many messages were settled so far; what goes back to the queue is not.
         self.settled = 0
-        #: Whether anything ever went back to the queue. Most workers never return a message.
-        self._has_returned = False
+        #: Whether a verdict that is not yet written and told is more than the ack of a job that succeeded.
+        self._has_others = False
         self._runtime = runtime
         self._broker = broker
         self._bound = bound
@@ -66,12 +66,13 @@ class Completer:
         while len(self._pending) >= self._bound and not self._is_stopping:
             self._room.clear()
             self._room.wait(1)
+        message = verdict.message
         with self._lock:
-            if verdict.message._is_settled:
+            if message._is_settled:
                 return
-            verdict.message._is_settled = True
-            if verdict.action is Action.REQUEUE:
-                self._has_returned = True
+            message._is_settled = True
+            if verdict.action is not ACK or message._exception is not None or message._closings:
+                self._has_others = True
             self._pending.append(verdict)
             self._idle.clear()
             if self._has_ended:
@@ -108,6 +109,7 @@ class Completer:
             with self._lock:
                 self._is_writing = False
                 if not self._pending:
+                    self._has_others = False
                     if not self._telling:
                         self._idle.set()
                     if self._is_stopping:
@@ -185,7 +187,7 @@ class Completer:
 
     def _note_written(self, batch: list[Verdict], refused: Sequence[Verdict]) -> None:
         self.settled += len(batch) - len(refused)
-        if self._has_returned:
+        if self._has_others:
             self.settled -= _returned(batch) - _returned(refused)
         self._tell(batch, refused)
 
@@ -224,14 +226,13 @@ class Completer:
             left_out = set(map(id, refused))
             batch = [verdict for verdict in batch if id(verdict) not in left_out]
         hooks = self._broker.hooks
-        failed = [verdict for verdict in batch if verdict.message._exception is not None]
-        closes = any(verdict.message._closings for verdict in batch)
+        closes = self._has_others and any(verdict.message._closings for verdict in batch)
         if closes or hooks("after_ack") or hooks("after_nack") or hooks("after_enqueue"):
             with self._lock:
                 self._telling += 1
             self._runtime.spawn(lambda: self._run_hooks(batch), name="after-hooks")
-        else:
-            for verdict in failed:
+        elif self._has_others:
+            for verdict in batch:
                 verdict.message.clear_exception()
 
     def _run_hooks(self, batch: list[Verdict]) -> None:
@@ -248,11 +249,11 @@ class Completer:
         message = verdict.message
         for envelope in verdict.follow_ups or ():
             self._broker.emit_after("enqueue", envelope.message, envelope.delay)
-        if verdict.action is Action.ACK:
+        if verdict.action is ACK:
             self._broker.emit_after("ack", message)
-        elif verdict.action is Action.NACK:
+        elif verdict.action is NACK:
             self._broker.emit_after("nack", message)
-        if verdict.action is not Action.REQUEUE:
+        if verdict.action is not REQUEUE:
             self._close(message)
         message.clear_exception()
 
@@ -265,4 +266,4 @@ class Completer:
 
 
 def _returned(verdicts: Sequence[Verdict]) -> int:
-    return sum(verdict.action is Action.REQUEUE for verdict in verdicts)
+    return sum(verdict.action is REQUEUE for verdict in verdicts)

@@ -14,7 +14,7 @@ from ..errors import ConnectionError
 from ..logging import get_logger
 from ..names import canonical_queue_name
 from ..runtime import Task
-from ..verdict import Action, Verdict
+from ..verdict import NACK, REQUEUE, Verdict
 from .completer import Completer
 from .outage import pause_s
 
@@ -197,11 +197,11 @@ class ConsumerThread:
     def _return_taken(self, consumer: Consumer) -> None:
         message = consumer.hand_over_taken()
         if message is not None:
-            self.completer.hand_over(Verdict(Action.REQUEUE, message))
+            self.completer.hand_over(Verdict(REQUEUE, message))
 
     def _give_back(self, messages: list[MessageProxy]) -> None:
         for message in messages:
-            self.completer.hand_over(Verdict(Action.REQUEUE, message))
+            self.completer.hand_over(Verdict(REQUEUE, message))
         self.worker.slots.give_back(len(messages))
 
     def _deliver(self, messages: list[MessageProxy]) -> None:
@@ -244,7 +244,7 @@ class ConsumerThread:
             self.queue_name,
             message.reason,
         )
-        self.completer.hand_over(Verdict(Action.NACK, message, reason=message.reason))
+        self.completer.hand_over(Verdict(NACK, message, reason=message.reason))
 
     def _note_failure(self, error: Exception) -> None:
         # One line when it begins and one when it ends, however often it is tried in between.

@@ -36,10 +36,8 @@ _SOFT, _LIMIT, _HARD = range(3)
 class Deadline:
     """One job's limits. ``guard`` is None once the job has ended."""
 
+    guard: Interruptible | None = None
     stage = _LIMIT
-
-    def __init__(self, guard: Interruptible) -> None:
-        self.guard: Interruptible | None = guard
 
 
 class Deadlines:
@@ -81,7 +79,8 @@ class Deadlines:
         at = _NEVER
         if limit_ms is not None and limit_ms < _LONGEST_MS:
             at = guard.ends_at = now + limit_ms / 1000
-        deadline = Deadline(guard)
+        deadline = Deadline()
+        deadline.guard = guard
         if soft_ms is not None and soft_ms < _LONGEST_MS and now + soft_ms / 1000 < at:
             at = guard.soft_at = now + soft_ms / 1000
             deadline.stage = _SOFT

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import now_ms
 from ..consumer import MessageProxy, read_eta, without_eta
-from ..verdict import Action, Verdict
+from ..verdict import ACK, REQUEUE, Verdict
 from .consumer import ConsumerThread
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class DelayedConsumerThread(ConsumerThread):
             # Enqueue, then ack: if the first fails, the second does not happen.
             self.broker.enqueue(without_eta(message._message))
             heapq.heappop(self._held)
-            self.completer.hand_over(Verdict(Action.ACK, message))
+            self.completer.hand_over(Verdict(ACK, message))
 
     def give_back_held(self) -> None:
         """Return what is held to the broker, at the end."""
         while self._held:
-            self.completer.hand_over(Verdict(Action.REQUEUE, heapq.heappop(self._held)[2]))
+            self.completer.hand_over(Verdict(REQUEUE, heapq.heappop(self._held)[2]))
 
     def wait_until_empty(self, deadline: float) -> bool:
         """Wait until nothing is held. Switches."""

@@ -31,7 +31,7 @@ from ..logging import get_logger
 from ..message import Message
 from ..middleware.retries import expected_exceptions
 from ..runtime import Guard, Interruptible, Runtime
-from ..verdict import Action, Envelope, Verdict
+from ..verdict import ACK, NACK, REQUEUE, Action, Envelope, Verdict
 from .async_jobs import AsyncJob
 from .deadlines import Deadlines
 from .job_marks import marked
@@ -248,13 +248,13 @@ class Processor:
     def settle(self, message: MessageProxy, writes_follow_ups: bool) -> Verdict:
         """The verdict on a message, with what follows from it. May switch: hooks run here."""
         if message._is_interrupted or message._is_given_back:
-            return Verdict(Action.REQUEUE, message)
+            return Verdict(REQUEUE, message)
         if (
             not (message.failed or message._follow_ups or self._hooks["before_ack"])
             and message._exception is None
             and message._released is None
         ):
-            return Verdict(Action.ACK, message)  # as nearly all are
+            return Verdict(ACK, message)  # as nearly all are
         if message._exception is not None and (message.failed or message._released is not None):
             note_failure(message, message._exception)
         try:
@@ -264,17 +264,17 @@ class Processor:
                 follow_ups = retry + follow_ups
             action = self._announce_verdict(message)
             if _goes_back(message):
-                return Verdict(Action.REQUEUE, message)
+                return Verdict(REQUEUE, message)
             # The hooks that were just called may want some as well.
             follow_ups += self._follow_ups(message, writes_follow_ups)
             if not writes_follow_ups:
                 # It is sent at once, so after all that may still fail the message or have it go back.
                 self._retry(message, writes_follow_ups)
-            if message.failed and action is Action.ACK:
+            if message.failed and action is ACK:
                 # It died of those, so nothing follows from its success.
                 action = self._announce_verdict(message)
                 if _goes_back(message):
-                    return Verdict(Action.REQUEUE, message)
+                    return Verdict(REQUEUE, message)
                 follow_ups = self._follow_ups(message, writes_follow_ups)
         except Exception as error:
             # The broker takes nothing: never an ack without what follows from it.
@@ -283,16 +283,16 @@ class Processor:
                 message._message.message_id,
                 error,
             )
-            return Verdict(Action.REQUEUE, message)
+            return Verdict(REQUEUE, message)
         reason = message.reason_of_death() if message.failed else None
         return Verdict(action, message, follow_ups=follow_ups or None, reason=reason)
 
     def _announce_verdict(self, message: MessageProxy) -> Action:
         if message.failed:
             self._broker.emit_before("nack", message)
-            return Action.NACK
+            return NACK
         self._broker.emit_before("ack", message)
-        return Action.ACK
+        return ACK
 
     def _retry(self, message: MessageProxy, writes_follow_ups: bool) -> list[Envelope]:
         if message._released is None or message.failed:

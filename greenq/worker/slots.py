@@ -19,7 +19,7 @@ from ..errors import Shutdown, describe
 from ..event_loop import EventLoop
 from ..logging import get_logger
 from ..runtime import Interruptible, Runtime, Task
-from ..verdict import Action, Verdict
+from ..verdict import NACK, REQUEUE, Verdict
 from .async_jobs import AsyncJob
 from .job_marks import marked
 from .lanes import LaneJob
@@ -411,7 +411,7 @@ class WorkerThread:
             "Message %s was cut off outside of its actor.", inner.message_id, exc_info=error, extra=marked(inner)
         )
         if isinstance(error, self._slots.runtime.kills):
-            verdict = Verdict(Action.REQUEUE, message)
+            verdict = Verdict(REQUEUE, message)
         else:
             verdict = self._dead(message, consumer, error)
         consumer.completer.hand_over(verdict)
@@ -431,4 +431,4 @@ class WorkerThread:
                 "The death of message %s could not be told.", inner.message_id, exc_info=True, extra=marked(inner)
             )
             message._closings = None
-            return Verdict(Action.NACK, message, reason=reason)
+            return Verdict(NACK, message, reason=reason)

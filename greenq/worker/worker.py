@@ -13,7 +13,7 @@ from ..middleware import Middleware
 from ..names import canonical_queue_name
 from ..runtime import current
 from ..settings import DELAY_QUEUE_PREFETCH, QUEUE_PREFETCH, WORKER_TIMEOUT
-from ..verdict import Action, Verdict
+from ..verdict import REQUEUE, Verdict
 from .alone import Solitude
 from .consumer import ConsumerThread
 from .deadlines import Deadlines
@@ -260,7 +260,7 @@ class Worker:
 
     def _give_back_unstarted(self) -> None:
         for message, consumer in self.slots.unstarted():
-            consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+            consumer.completer.hand_over(Verdict(REQUEUE, message))
             self.slots.give_back(1)
 
     def _let_jobs_end(self, deadline: float, grace_s: float) -> None:
@@ -278,7 +278,7 @@ class Worker:
             message, consumer = thread.message, thread.consumer
             if message is not None and consumer is not None:
                 message._is_interrupted = True
-                consumer.completer.hand_over(Verdict(Action.REQUEUE, message))
+                consumer.completer.hand_over(Verdict(REQUEUE, message))
         self.given_back = sum(message._is_interrupted for message in late_messages)
         if self.given_back:
             self.logger.warning("%d messages went back unfinished; they run again.", self.given_back)

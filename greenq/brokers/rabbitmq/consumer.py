@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...consumer import BatchConsumer, MessageProxy
 from ...errors import ConnectionClosed, ConnectionError, ConnectionFailed
 from ...failures import dead_payload
-from ...verdict import Action, Envelope, Verdict
+from ...verdict import NACK, REQUEUE, Envelope, Verdict
 from .dead_letters import letter
 from .inbox import Fate, Inbox
 from .publisher import Outgoing
@@ -181,8 +181,8 @@ class RabbitmqConsumer(BatchConsumer):
 
     def _remove(self, subscription: Subscription, verdicts: list[Verdict]) -> None:
         """Have the server forget these messages, or give them back."""
-        done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not Action.REQUEUE]
-        back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is Action.REQUEUE]
+        done: list[Any] = [verdict.message for verdict in verdicts if verdict.action is not REQUEUE]
+        back: list[Any] = [verdict.message for verdict in verdicts if verdict.action is REQUEUE]
         inbox = self._inbox
         if done:
             inbox.acknowledge(done)
@@ -262,7 +262,7 @@ def _left_to_store(verdict: Verdict) -> list[Envelope | None]:
     message: Any = verdict.message
     if message.left_to_store is None:
         message.left_to_store = list(verdict.follow_ups or ())
-        if verdict.action is Action.NACK:
+        if verdict.action is NACK:
             message.left_to_store.append(None)
     left: list[Envelope | None] = message.left_to_store
     return left

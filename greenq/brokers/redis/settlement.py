@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...consumer import MessageProxy
 from ...failures import dead_payload
-from ...verdict import Action, Envelope, Verdict
+from ...verdict import NACK, REQUEUE, Envelope, Verdict
 from .keys import Layout, new_id, next_id
 from .store import due
 
@@ -48,10 +48,10 @@ def settlement(
     for verdict in verdicts:
         message = verdict.message
         stored_id: bytes = message.stored_id
-        if verdict.action is Action.REQUEUE:
+        if verdict.action is REQUEUE:
             back.append(message)
             continue
-        if verdict.action is Action.NACK:
+        if verdict.action is NACK:
             dead += (stored_id, _text(verdict.reason or message.reason or ""), _payload_now(message))
         else:
             done.append(stored_id)

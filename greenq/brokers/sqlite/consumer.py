@@ -18,7 +18,7 @@ from ...failures import dead_payload
 from ...message import Message
 from ...runtime import current
 from ...suspicion import Evidence, judge
-from ...verdict import Action, Verdict
+from ...verdict import NACK, REQUEUE, Verdict
 from .operations import Claim, Peek, Row, Settle, row, text
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class SqliteConsumer(BatchConsumer):
         self, payloads: bytes, ids: list[int], lengths: list[int], deliveries: list[int], held_by: int
     ) -> list[MessageProxy]:
         messages: list[MessageProxy] = []
-        decode = Message.decode
+        decode = Message._decode
         start = 0
         for row_id, length, count in zip(ids, lengths, deliveries, strict=True):
             payload = payloads[start : start + length]
@@ -180,16 +180,10 @@ class SqliteConsumer(BatchConsumer):
         Refused is a verdict on a message that is not held any more under the worker id that
         fetched it; its follow-ups are not stored. May switch.
         """
-        by_holder: dict[int, list[Verdict]] = {}
-        for verdict in verdicts:
-            holder: int = verdict.message.held_by  # nearly always the same one
-            batch = by_holder.get(holder)
-            if batch is None:
-                by_holder[holder] = [verdict]
-            else:
-                batch.append(verdict)
         refused: list[Verdict] = []
-        for holder, batch in by_holder.items():
+        holders: set[int] = {verdict.message.held_by for verdict in verdicts}
+        for holder in holders:  # nearly always one
+            batch = [*verdicts] if len(holders) == 1 else [each for each in verdicts if each.message.held_by == holder]
             ids = self._store.do(self._settle(holder, batch))
             if ids:
                 refused += [verdict for verdict in batch if verdict.message.row_id in ids]
@@ -202,11 +196,11 @@ class SqliteConsumer(BatchConsumer):
         follow_ups: dict[int, list[Row]] = {}
         for verdict in verdicts:
             row_id: int = verdict.message.row_id
-            if verdict.action is Action.REQUEUE:
+            if verdict.action is REQUEUE:
                 returned.append(row_id)
                 continue
             removed.append(row_id)
-            if verdict.action is Action.NACK:
+            if verdict.action is NACK:
                 reason = verdict.reason or verdict.message.reason
                 dead.append((row_id, reason and text(reason), dead_payload(verdict.message)))
             if verdict.follow_ups:

@@ -35,20 +35,21 @@ INSERT_MESSAGES = "INSERT INTO messages (queue, priority, due, state, message_id
 MESSAGE_VALUES = "(?, ?, ?, ?, ?, ?)"
 
 # Of a payload that is too long to be a message only enough to see that.
-# Aggregated: ids, lengths, deliveries, and the evidence against those that have any as JSON, the
-# payloads one behind the other.
+# Aggregated: ids, lengths and deliveries as JSON, the most deliveries, the payloads one behind the other.
 CLAIM = """
 SELECT json_group_array(id), json_group_array(length(payload)), json_group_array(deliveries),
-  json_group_array(json_array(id, charges, unwitnessed, coalesce(cause, ''))) FILTER (WHERE charges OR unwitnessed),
-  CAST(group_concat(payload, '') AS BLOB),
+  max(deliveries), CAST(group_concat(payload, '') AS BLOB),
   (SELECT min(due) FROM messages WHERE state = 1 AND queue = :queue),
   (SELECT lease_until FROM workers WHERE id = :worker)
 FROM (
-  SELECT id, deliveries, charges, unwitnessed, cause,
-    CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
+  SELECT id, deliveries, CASE WHEN length(payload) > :most THEN substr(payload, 1, :most) ELSE payload END AS payload
   FROM messages WHERE state = 0 AND queue = :queue
   ORDER BY priority, due, id LIMIT :count
 )
+"""
+EVIDENCE = """
+SELECT json_group_array(json_array(id, charges, unwitnessed, coalesce(cause, ''))) FROM messages
+WHERE (charges OR unwitnessed) AND id IN (SELECT value FROM json_each(?))
 """
 RESERVE = "UPDATE messages SET state = 2, holder = ? WHERE id IN (SELECT value FROM json_each(?))"
 PROMOTE = """
@@ -216,7 +217,9 @@ class Claim(Operation):
         if next_due is not None and next_due <= now:
             connection.execute(PROMOTE, (self._queue, now, MOST_PROMOTED))
             *claimed, next_due, lease_until = connection.execute(CLAIM, parameters).fetchone()
-        ids, lengths, deliveries, evidence, payloads = claimed
+        ids, lengths, deliveries, most_deliveries, payloads = claimed
+        # There is none against what was never taken back, and nearly nothing ever is.
+        evidence = connection.execute(EVIDENCE, (ids,)).fetchone()[0] if most_deliveries else "[]"
         if ids != "[]":
             if lease_until is None:
                 # The lease was lost, and what is reserved under the old id would be nobody's.

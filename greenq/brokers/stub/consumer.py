@@ -12,7 +12,7 @@ from ...errors import DecodeError
 from ...message import Message
 from ...names import delay_queue_name
 from ...runtime import current
-from ...verdict import Action, Verdict
+from ...verdict import NACK, REQUEUE, Verdict
 from .dead_letters import Death
 from .queue import Entry, StubQueue, wait
 
@@ -129,12 +129,12 @@ class StubConsumer(BatchConsumer):
             return  # it was settled before
         message.entry = None
         self._held.discard(entry.number)
-        if verdict.action is Action.REQUEUE:
+        if verdict.action is REQUEUE:
             self._queue.put_back(entry)
             return
         for queue, envelope in zip(places, verdict.follow_ups or (), strict=True):
             queue.add(envelope.payload, envelope.priority, envelope.due_ms)
-        if verdict.action is Action.NACK:
+        if verdict.action is NACK:
             message.reason = message.reason or verdict.reason
             message.death = Death.now(entry)
             self._broker.dead_letters_by_queue[self._queue_name].append(message)
