@@ -36,6 +36,8 @@ def measure(peer: Peer, installed: Installed, sizes: Sizes) -> Figures:
         growth = worker.memory_info().rss - before
         try:
             late = queue.queue.read(spare_s + LATE_S)
+            while "p50_ms" not in late:  # SAQ may run the first job again
+                late = queue.queue.read(LATE_S)
         except Silent as silent:
             print(f"\n{silent}", file=sys.stderr)
             late = {"p50_ms": math.inf, "p99_ms": math.inf}
