@@ -100,14 +100,38 @@ def answers(port, path):
         return False
 
 
-def test_the_figures_are_those_of_the_benchmarks():
-    measured = (ROOT / "loadtests/README.md").read_text()
-    parts = [
-        measured.partition(f"### Figures on {broker}\n")[2].partition("\n#")[0] for broker in ("Redis", "RabbitMQ")
-    ]
-    rows = re.findall(r"^\| (no-op jobs[^|]*) \| ([^|]*) \| ([^|]*) \|$", README, re.MULTILINE)
+def tables(text):
+    """The cells of all tables, by column and row."""
+    cells = {}
+    for head, body in re.findall(r"^\|([^\n]*)\|\n\|---[^\n]*\n((?:\|.*\n)+)", text, re.MULTILINE):
+        _, *names = [name.strip() for name in head.split("|")]
+        for line in body.splitlines():
+            row, *given = [cell.strip() for cell in line.strip("|").split("|")]
+            cells.update({(name, row): cell for name, cell in zip(names, given, strict=True)})
+    return cells
 
-    for label, *figures in rows:
-        for part, figure in zip(parts, figures, strict=True):
-            assert not figure.strip() or f"| {label} | {figure.strip()} |" in part, (label, figure)
+
+def test_the_figures_beside_other_queues_are_those_of_the_benchmarks():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    measured = {place: cell.partition(" (")[0] for place, cell in tables(page).items()}
+    section = README.partition("## How fast it is\n")[2].partition("\n## ")[0]
+    told = {place: cell for place, cell in tables(section).items() if place[0]}
+
+    assert told == {place: measured[place] for place in told}
+    assert {row for _, row in told} == {row for column, row in measured if column == "no-op jobs a second"}
+    assert {column for column, _ in told} == {
+        "no-op jobs a second",
+        "jobs of 100 ms, % of the ideal",
+        "enqueue to start p50, ms",
+        "a parked job, KiB",
+    }
+
+
+def test_the_figures_on_rabbitmq_are_those_of_the_load_tests():
+    measured = (ROOT / "loadtests/README.md").read_text()
+    part = measured.partition("### Figures on RabbitMQ\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| no-op jobs, [^|]* \| [^|]* \|$", README, re.MULTILINE)
+
     assert len(rows) == 3
+    for row in rows:
+        assert row.removesuffix("|") in part, row
