@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class ShutdownNotifications(Middleware):
     """Raises Shutdown, once, in actors that asked for it when their worker starts to stop.
 
-    A message that is interrupted so goes back to its queue, and no retry is spent.
+    A message that is interrupted so goes back to its queue, and no retry is spent. An actor that has not begun by
+    then does not begin.
 
     Parameters:
       notify_shutdown(bool): Whether actors are told. Default: False. A message's option
