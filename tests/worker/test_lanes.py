@@ -740,12 +740,12 @@ def test_a_job_that_waits_for_a_process_goes_back_at_once_when_its_worker_stops(
     assert (queue("default").ready, worker.given_back) == (1, 0)
 
 
-def test_a_stop_interrupts_the_job_in_a_process_and_its_message_goes_back(lanes, tmp_path):
+def test_a_stop_interrupts_the_job_in_a_process_and_its_message_goes_back(lanes, stop_late, tmp_path):
     worker = lanes()
     lane_actors.clean_up.send(str(tmp_path / "begun"))
     until((tmp_path / "begun").exists)
 
-    worker.stop(2000)
+    stop_late(worker)
 
     assert (tmp_path / "cleaned up").exists()
     assert lane_actors.broker.queue_counts("default").ready == 1

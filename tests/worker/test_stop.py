@@ -33,16 +33,17 @@ def test_running_jobs_end_and_waiting_ones_stay_in_the_queue(broker, start):
     @greenq.actor(broker=broker)
     def work(number):
         started.set()
-        go_on.wait(10)
+        happens(go_on)
         ended.append(number)
 
     for number in range(3):
         work.send(number)
     worker = start(concurrency=1)
-    assert started.wait(5)
-    stopping = stop_in_background(worker, 10_000)
+    happens(started)
+    stopping = stop_in_background(worker, 60_000)
+    until(worker.consumers["default"].task.has_ended)
     go_on.set()
-    stopping.join(10)
+    stopping.join(PATIENCE_S)
 
     assert ended == [0]
     assert worker.given_back == 0
@@ -71,7 +72,7 @@ def test_jobs_that_do_not_end_go_back_uncharged_when_the_time_is_over(broker, st
     assert not broker.dead_letters
 
 
-def test_clean_up_runs_before_the_time_is_over(broker, start):
+def test_clean_up_runs_before_the_time_is_over(broker, start, stop_late):
     started, cleaned_up = threading.Event(), threading.Event()
 
     @greenq.actor(broker=broker)
@@ -84,8 +85,8 @@ def test_clean_up_runs_before_the_time_is_over(broker, start):
 
     work.send()
     worker = start()
-    assert started.wait(5)
-    worker.stop(500)
+    happens(started)
+    stop_late(worker)
 
     assert cleaned_up.is_set()
     assert worker.given_back == 1
@@ -106,7 +107,7 @@ def test_an_actor_that_asked_is_told_at_once_and_its_message_goes_back(broker, s
 
     work.send()
     worker = start()
-    assert started.wait(5)
+    happens(started)
     begun = time.monotonic()
     worker.stop(60_000)
 
@@ -185,15 +186,16 @@ def test_an_actor_that_did_not_ask_is_left_alone(broker, start):
     @greenq.actor(broker=broker)
     def work():
         started.set()
-        go_on.wait(10)
+        happens(go_on)
         ended.append(1)
 
     work.send()
     worker = start()
-    assert started.wait(5)
-    stopping = stop_in_background(worker, 30_000)
+    happens(started)
+    stopping = stop_in_background(worker, 60_000)
+    until(lambda: worker.slots.processor.has_told_shutdown)
     go_on.set()
-    stopping.join(10)
+    stopping.join(PATIENCE_S)
 
     assert ended == [1]
 
@@ -211,7 +213,7 @@ def test_a_message_that_swallows_shutdown_and_returns_has_succeeded(broker, star
 
     work.send()
     worker = start()
-    assert started.wait(5)
+    happens(started)
     worker.stop(10_000)
 
     assert broker.queues["default"].qsize() == 0
@@ -231,7 +233,7 @@ def test_a_failing_clean_up_after_shutdown_spends_no_retry(broker, start):
 
     work.send()
     worker = start()
-    assert started.wait(5)
+    happens(started)
     worker.stop(10_000)
 
     assert broker.queues["default"].qsize() == 1
@@ -249,7 +251,7 @@ def test_an_interrupt_by_the_stop_spends_a_retry_where_that_was_asked_for(broker
 
     work.send()
     worker = start()
-    assert started.wait(5)
+    happens(started)
     worker.stop(10_000)
 
     assert broker.queues["default"].qsize() == 0
@@ -274,7 +276,7 @@ def test_stopping_is_in_time_although_the_broker_takes_no_verdicts(broker, start
         time.sleep(0.001)
     monkeypatch.setattr(consumer.consumer, "complete", refuse)
     work.send()
-    assert started.wait(5)
+    happens(started)
     begun = time.monotonic()
     worker.stop(500)
 
@@ -301,7 +303,7 @@ def test_a_paused_worker_starts_nothing_until_it_is_resumed(broker, start):
     assert not ran.wait(0.3)
     worker.resume()
 
-    assert ran.wait(5)
+    happens(ran)
 
 
 def test_stopping_is_in_time_with_more_verdicts_than_the_broker_takes(broker, start, monkeypatch):
@@ -354,7 +356,7 @@ def test_after_hooks_have_run_when_the_worker_has_stopped(broker, start):
 
     work.send()
     worker = start()
-    assert acked.wait(5)
+    happens(acked)
     worker.stop(10_000)
 
     assert order == ["after_ack", "after_worker_shutdown"]
@@ -367,8 +369,8 @@ def test_consumers_of_a_paused_and_of_a_stopped_worker_rest(broker, start, monke
     worker = start()
 
     worker.pause()
-    assert rested.acquire(timeout=5)
+    assert rested.acquire(timeout=PATIENCE_S)
     worker.resume()
     worker.stop()
 
-    assert rested.acquire(timeout=5)
+    assert rested.acquire(timeout=PATIENCE_S)
