@@ -17,6 +17,7 @@ import greenq
 from greenq.broker import Broker, Consumer, MessageProxy
 from greenq.message import Message
 from greenq.names import delay_queue_name
+from tests.support.waiting import happens
 
 
 class PlainBroker(Broker):
@@ -75,7 +76,7 @@ def run_until(over, broker):
     worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
     worker.start()
     try:
-        assert over.wait(10)
+        happens(over)
     finally:
         worker.stop(5000)
 
@@ -110,7 +111,7 @@ def test_a_message_runs_and_is_acknowledged(broker, start):
     work.send()
     worker = start()
 
-    assert ran.wait(5)
+    happens(ran)
     worker.stop(5000)
     assert broker.calls == ["ack"]
 
@@ -129,7 +130,7 @@ def test_a_failing_message_is_retried_until_it_is_dead(broker, start):
     work.send()
     worker = start()
 
-    assert over.wait(10)
+    happens(over)
     worker.stop(5000)
     assert [dead.actor_name for dead in broker.dead] == ["work"]
     assert broker.dead[0].options["retries"] == 3
@@ -149,7 +150,7 @@ def test_delayed_messages_run_in_the_order_in_which_they_are_due(broker, start):
     work.send_with_options(args=("sooner",), delay=100)
     start()
 
-    assert over.wait(10)
+    happens(over)
     assert ran == ["sooner", "later"]
 
 
@@ -168,7 +169,7 @@ def test_delayed_messages_that_are_held_go_back_when_the_worker_stops(broker, st
 
     work.send_with_options(delay=60_000)
     worker = start()
-    assert held.wait(5)
+    happens(held)
     worker.stop(5000)
 
     assert broker.calls == ["requeue"]
@@ -199,7 +200,7 @@ def test_a_retry_that_cannot_be_enqueued_leaves_the_message_unacknowledged(broke
     work.send()
     worker = greenq.Worker(broker, worker_timeout=50, worker_threads=1)
     worker.start()
-    assert refused.wait(5)
+    happens(refused)
     worker.stop(5000)
 
     assert "ack" not in broker.calls
@@ -218,7 +219,7 @@ def test_idle_queues_hold_no_slots(broker, start):
     start(worker_threads=2)
     work.send()
 
-    assert ran.wait(2)
+    happens(ran)
 
 
 def test_a_pipeline_goes_on_though_the_broker_refuses_every_other_message(start):

@@ -17,7 +17,7 @@ from greenq.runtime import current
 from greenq.verdict import Action, Verdict
 from greenq.worker.completer import Completer
 from greenq.worker.outage import Outage
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, happens, until
 
 
 class Recorder(Consumer):
@@ -30,7 +30,7 @@ class Recorder(Consumer):
 
     def complete(self, verdicts):
         self.writing.set()
-        self.may_write.wait(10)
+        self.may_write.wait(PATIENCE_S)
         answer = self.answers.pop(0) if self.answers else ()
         if isinstance(answer, BaseException):
             raise answer
@@ -52,7 +52,7 @@ def make(broker):
     for completer, consumer in made:
         consumer.may_write.set()
         completer.stop()
-        assert completer._task.join(10)
+        assert completer._task.join(PATIENCE_S)
 
 
 def acks(count):
@@ -66,12 +66,12 @@ def test_verdicts_gather_while_a_write_is_under_way(make):
     first, *others = acks(10)
 
     completer.hand_over(first)
-    assert consumer.writing.wait(5)
+    happens(consumer.writing)
     for verdict in others:
         completer.hand_over(verdict)
     consumer.may_write.set()
 
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     assert consumer.batches == [[first], others]
 
 
@@ -83,7 +83,7 @@ def test_a_second_verdict_on_a_message_is_dropped(make):
     completer.hand_over(verdict)
     completer.hand_over(Verdict(Action.REQUEUE, verdict.message))
 
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     assert consumer.batches == [[verdict]]
 
 
@@ -95,7 +95,7 @@ def test_what_goes_back_to_its_queue_does_not_count_as_done(make):
 
     for verdict in (done, refused, returned, returned_and_refused):
         completer.hand_over(verdict)
-        assert completer.flush(5)
+        assert completer.flush(PATIENCE_S)
 
     assert completer.settled == 1
 
@@ -108,7 +108,7 @@ def test_an_outage_loses_no_verdict_and_is_told_once_at_each_end(make, caplog):
     with caplog.at_level(logging.INFO):
         for verdict in verdicts:
             completer.hand_over(verdict)
-        assert completer.flush(10)
+        assert completer.flush(PATIENCE_S)
         completer._outage.close()
 
     assert [verdict for batch in consumer.batches for verdict in batch] == verdicts
@@ -129,12 +129,12 @@ def test_an_unwritable_verdict_does_not_hold_up_the_others(make, caplog):
     consumer.may_write.clear()
     first, *others = acks(4)
     completer.hand_over(first)
-    assert consumer.writing.wait(5)
+    happens(consumer.writing)
     for verdict in (others[0], bad, *others[1:]):
         completer.hand_over(verdict)
     consumer.may_write.set()
 
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     assert [verdict for batch in consumer.batches for verdict in batch] == [first, *others]
     assert "could not be written" in caplog.text
 
@@ -156,14 +156,14 @@ def test_a_refused_verdict_is_told_and_its_after_hook_does_not_run(make, broker,
     consumer.answers = [(), lambda verdicts: [refused]]
 
     completer.hand_over(kept)
-    assert consumer.writing.wait(5)
+    happens(consumer.writing)
     completer.hand_over(refused)
     completer.hand_over(accepted)
     consumer.may_write.set()
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     completer.stop()
     while len(acked) < 2:
-        assert hooks_ran.wait(5)
+        happens(hooks_ran)
         hooks_ran.clear()
 
     assert [message for message in acked if message is refused.message] == []
@@ -176,7 +176,7 @@ def test_whoever_brings_more_verdicts_than_the_bound_waits(make):
     completer = make(consumer, bound=2)
     verdicts = acks(4)
     completer.hand_over(verdicts[0])
-    assert consumer.writing.wait(5)
+    happens(consumer.writing)
     handed_over = []
 
     def hand_over_the_rest():
@@ -186,12 +186,13 @@ def test_whoever_brings_more_verdicts_than_the_bound_waits(make):
 
     bringer = threading.Thread(target=hand_over_the_rest)
     bringer.start()
-    bringer.join(0.2)
+    until(lambda: len(handed_over) == 2)
+    bringer.join(0.2)  # time enough for one that does not wait
     assert handed_over == verdicts[1:3]
     consumer.may_write.set()
-    bringer.join(10)
+    bringer.join(PATIENCE_S)
 
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     assert handed_over == verdicts[1:]
 
 
@@ -208,13 +209,13 @@ def test_groups_are_counted_without_a_task_for_each_batch_of_acks(make, broker, 
 
     for verdict in acks(3):
         completer.hand_over(verdict)
-    assert completer.flush(10)
+    assert completer.flush(PATIENCE_S)
     assert spawned == []
 
     (last,) = acks(1)
     last.message._closings = [lambda: 1 / 0, lambda: closed.append(1)]
     completer.hand_over(last)
-    assert completer.flush(10)
+    assert completer.flush(PATIENCE_S)
     assert spawned == ["after-hooks"]
     assert closed == [1]
 
@@ -228,7 +229,7 @@ def test_nothing_is_closed_for_a_message_that_runs_again(make, becomes):
 
     completer.hand_over(verdict if becomes == "refused" else Verdict(Action.REQUEUE, verdict.message))
 
-    assert completer.flush(10)
+    assert completer.flush(PATIENCE_S)
     assert closed == []
 
 
@@ -254,7 +255,7 @@ def test_a_verdict_that_cannot_be_written_yet_holds_up_no_other(make):
     completer.hand_over(stuck)
     completer.hand_over(beside)
     consumer.may_write.set()
-    assert has_failed.wait(5)
+    happens(has_failed)
 
     for verdict in others:
         completer.hand_over(verdict)  # waits while more than two wait
@@ -262,7 +263,7 @@ def test_a_verdict_that_cannot_be_written_yet_holds_up_no_other(make):
     assert not completer.flush(0)
     consumer.is_full = False
 
-    assert completer.flush(5)
+    assert completer.flush(PATIENCE_S)
     written = [verdict for batch in consumer.batches for verdict in batch]
     assert sorted(map(id, written)) == sorted(map(id, [stuck, beside, *others]))
     assert completer.settled == 1000

@@ -18,7 +18,7 @@ from greenq.runtime import is_patched
 from greenq.worker import in_flight
 from greenq.worker.in_flight import InFlight, pipe_writer
 from tests.support import lane_actors
-from tests.support.waiting import happens, until
+from tests.support.waiting import PATIENCE_S, happens, until
 
 
 class Asked:
@@ -273,7 +273,7 @@ def test_the_hub_turns_after_a_few_jobs(broker, start, go, monkeypatch):
     for rows in InFlight(worker).slices():
         seen.append((len(rows), len(turns)))
     go_on.clear()
-    counting.join(10)
+    counting.join(PATIENCE_S)
 
     sizes, counts = zip(*seen, strict=True)
     assert sum(sizes) == 23
@@ -350,7 +350,7 @@ def test_who_does_not_read_keeps_nobody_but_the_answer_waiting(broker, start, mo
     while not everything.endswith(b"line\n"):
         everything += os.read(read, 1 << 20)
         until(lambda: outcomes or select.select([read], [], [], 0)[0])
-    assert task.join(10)
+    assert task.join(PATIENCE_S)
     assert outcomes == [True]
     os.close(read)
     until(lambda: not pipe_writer(write)(b"line\n"))  # gevent closes it a little later

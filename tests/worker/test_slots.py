@@ -11,7 +11,7 @@ import pytest
 import greenq
 from greenq.brokers.stub import StubBroker
 from greenq.runtime import is_patched
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 greenlets_only = pytest.mark.skipif("not is_patched()", reason="about greenlets; runs where gevent has patched")
 
@@ -134,7 +134,7 @@ def test_stopping_in_the_midst_of_thousands_of_short_jobs_never_hangs():
         time.sleep(pause_ms / 1000)
         stopping = threading.Thread(target=worker.stop, args=(3000,), daemon=True)
         stopping.start()
-        stopping.join(20)
+        stopping.join(PATIENCE_S)
 
         assert not stopping.is_alive()
         waiting = broker.queues["default"].qsize()
