@@ -51,7 +51,7 @@ class RedisBroker(Broker):
       maintenance_chance(int): Accepted and of no meaning: maintenance is done on a timer,
         every few seconds, never by chance.
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
-        stopped, are given to others: the length of its lease, which `greenq-worker --lease` also
+        stopped, are given to others: the length of its lease, which `--lease` of greenq-worker also
         sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.

@@ -40,7 +40,7 @@ class SqliteBroker(Broker):
         enqueued; a power failure can undo the last moments. "FULL": safe from that as well,
         at half the speed. Default: "NORMAL".
       heartbeat_timeout(int): Milliseconds after which the messages of a process that died, or
-        stopped, are given to others: the length of its lease, which `greenq-worker --lease` also
+        stopped, are given to others: the length of its lease, which `--lease` of greenq-worker also
         sets. Default: 15 seconds.
       dead_message_ttl(int): Milliseconds for which dead letters are kept. Workers drop what is
         older. Default: the environment variable GREENQ_DEAD_MESSAGE_TTL, else 7 days.
