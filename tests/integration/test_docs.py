@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -11,6 +12,7 @@ import pytest
 import greenq
 import greenq.broker
 import greenq.brokers.stub
+from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import shared_server
 from tests.support.waiting import until
 
@@ -107,3 +109,58 @@ def test_the_examples_of_composition_run(opened, capsys):
     printed = capsys.readouterr().out
     for line in ("113", "[3, 13, 113]", "[1, 2]", "all have succeeded", "all have ended", "34", "add -> 3"):
         assert f"{line}\n" in printed
+
+
+def test_the_actors_of_lanes_run(opened, tmp_path, monkeypatch):
+    # Processes import what the actors are in.
+    (code,) = examples("lanes.md")
+    (tmp_path / "actors_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    opened["broker"] = broker = greenq.brokers.stub.StubBroker()
+    greenq.set_broker(broker)
+    actors = importlib.import_module("actors_of_the_page")
+    worker = greenq.Worker(broker, worker_threads=2)
+    worker.start()
+    try:
+        actors.render.send("a.png")
+        actors.query.send("select 1")
+        broker.join("default", timeout=60_000)
+    finally:
+        worker.stop(20_000)
+
+    assert (actors.render.options["lane"], actors.query.options["lane"]) == ("process", "thread")
+    assert worker.jobs_done == 2
+    assert broker.queue_counts("default").dead == 0
+
+
+def test_the_job_of_time_limits_ends_before_its_limit(opened):
+    opened["broker"] = broker = greenq.brokers.stub.StubBroker()
+    greenq.set_broker(broker)
+    (code,) = examples("time-limits.md")
+    exec(code, opened)
+    worker = greenq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        # The page's own limit would let it go on for 25 s.
+        opened["crawl"].send_with_options(args=("https://example.com",), time_limit=5_500)
+        broker.join("default", timeout=60_000)
+    finally:
+        worker.stop(20_000)
+
+    assert worker.jobs_done == 1
+    assert broker.queue_counts("default").dead == 0
+
+
+def test_the_examples_of_redis_make_brokers(opened):
+    one, sentinel, cluster = examples("redis.md")
+    node = shared_cluster().nodes[0]
+
+    exec(one.replace("10.0.0.5:6379", f"127.0.0.1:{shared_server().port}"), opened)
+    first = opened["first"] = opened["broker"]
+    exec(sentinel, opened)  # asks nobody yet: test_redis_sentinel.py has sentinels to ask
+    opened["by sentinel"] = opened["broker"]
+    exec(cluster.replace('"10.0.0.5", 6379', f'"127.0.0.1", {node.port}'), opened)
+
+    for broker in (first, opened["broker"]):
+        broker.declare_queue("of_the_page")
+        assert broker.queue_counts("of_the_page").ready == 0

@@ -18,6 +18,7 @@ import greenq
 import greenq.inspection
 from greenq.brokers.rabbitmq import RabbitmqBroker
 from greenq.brokers.redis import RedisBroker
+from greenq.brokers.sqlite import SqliteBroker
 from greenq.brokers.stub import StubBroker
 from greenq.cli.options import OPTIONS, parse_options
 from greenq.metrics.catalogue import METRICS, Labels
@@ -124,7 +125,10 @@ def test_every_page_with_examples_is_known_to_a_test():
         *ROOT.glob("examples/**/*.md"),
         *ROOT.glob("loadtests/*.md"),
     ]
-    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    # That one names pages for what they quote.
+    tests = "".join(
+        path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_operators_pages.py"
+    )
 
     assert [page.name for page in pages if blocks(page) and f'{page.name}"' not in tests] == []
 
@@ -152,6 +156,22 @@ def test_the_examples_of_the_page_on_metrics_run():
 
     assert type(broker.middleware[-1]).__name__ == "Prometheus"
     assert names["Scheduled"]().forks == [print]
+
+
+def test_the_examples_of_the_page_on_brokers_make_brokers(tmp_path):
+    names = {}
+    which, of_a_file = (example.replace("/var/lib/shop", str(tmp_path)) for example in blocks("docs/brokers.md"))
+    imports, choices = which.split("\n\n")
+    exec(imports, names)
+
+    made = []
+    for line in [*choices.splitlines(), f"broker = {of_a_file}"]:
+        exec(line, names)
+        made.append(names["broker"])
+    for broker in made:
+        broker.close()
+
+    assert [type(broker) for broker in made] == [SqliteBroker, RedisBroker, RabbitmqBroker, SqliteBroker]
 
 
 def test_the_example_of_the_page_on_rabbitmq_makes_a_broker():

@@ -20,6 +20,8 @@ from greenq.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("troubleshooting.md", "production.md", "brokers.md", "security.md")
+#: Others that quote lines of the log.
+QUOTING_PAGES = ("time-limits.md", "io-on-greenlets.md")
 ALERTS = ROOT / "examples/deploy/alerts.yml"
 
 #: What stands in the code's own words for what only the moment knows; as f-strings have it here.
@@ -101,7 +103,7 @@ def texts():
 def quoted_lines():
     """The log lines on all these pages, each with its level."""
     lines = []
-    for name in PAGES:
+    for name in (*PAGES, *QUOTING_PAGES):
         for _, block in re.findall(r"^( *)```text\n(.*?)^\1```", page(name), re.DOTALL | re.MULTILINE):
             lines += [
                 pytest.param(*line.strip().split(" ", 1), id=f"{name}: {line[:60]}") for line in block.splitlines()
