@@ -29,7 +29,7 @@ CONCURRENCY = 1000
 #: Of so many jobs in a row one each is of these actors, the others of ``work``; see soak_jobs.py.
 KINDS = 20
 ACTORS = {1: "go_wrong", 2: "overstay", 3: "wait"}
-#: By how much of the second round's a figure may be more in the end.
+#: How many times the first round's a figure may be in the end, beside its SLACK.
 GROWTH = 1.1
 #: Between two looks for the end of a round.
 _PAUSE_S = 0.1
@@ -165,8 +165,9 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=50_000, help="how many at a time; default: %(default)s")
     parser.add_argument("--broker", choices=["sqlite", "redis", "rabbitmq"], default="sqlite")
     args = parser.parse_args()
-    if args.round % KINDS or args.jobs < args.round:
-        parser.error(f"--round must be a multiple of {KINDS}, and no more than --jobs")
+    # After the first round there has to be another, or nothing could have grown.
+    if args.round % KINDS or args.jobs % args.round or args.jobs < 2 * args.round:
+        parser.error(f"--round must be a multiple of {KINDS}, and --jobs two or more rounds")
     # Ended by TERM as by ctrl-C: what was started ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(bool(soak(args.broker, args.jobs, args.round)))
