@@ -39,7 +39,7 @@ import psutil
 from ending import die_with_parent
 from load_ledger import LEDGER_VARIABLE, Account, Ledger, lately_at_work, now
 from load_picture import draw
-from load_scenarios import SCENARIOS, SLOW, Scenario
+from load_scenarios import RATE, SCENARIOS, SECONDS, SLEEP_MS, SLOW, USERS, WORK_MS, Scenario
 from rabbitmq_server import rabbitmq_server
 from redis_server import redis_server
 from runs import machine, percentile
@@ -49,7 +49,6 @@ BROKERS = {"redis": "Redis", "sqlite": "SQLite", "rabbitmq": "RabbitMQ"}
 WORKERS, CONCURRENCY = 2, 1000
 #: By how much everything to and from a slow broker is later, each way.
 SLOW_MS = 5
-WORK_MS, LONGEST_SLEEP_MS = 20, 20_000
 #: Nothing that is waited for takes longer, beyond the time of a scenario.
 LIMIT_S = 120
 _SUMMARY = (
@@ -71,7 +70,7 @@ class Size(NamedTuple):
     @property
     def sleep_ms(self) -> float:
         """How long a sleeper's job takes."""
-        return min(LONGEST_SLEEP_MS, self.seconds * 1000 / 3)
+        return min(SLEEP_MS, self.seconds * 1000 / 3)
 
 
 class Place(NamedTuple):
@@ -307,9 +306,9 @@ def main() -> None:
     """Load; exit with 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=list(SCENARIOS), help="this scenario; default: all, one after the other")
-    parser.add_argument("--seconds", type=float, default=60, help="for how long each; default: %(default)s")
-    parser.add_argument("--users", type=int, default=100, help="in bursts twice as many; default: %(default)s")
-    parser.add_argument("--rate", type=float, default=2, help="jobs a second of each user; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for how long each; default: %(default)s")
+    parser.add_argument("--users", type=int, default=USERS, help="in bursts twice as many; default: %(default)s")
+    parser.add_argument("--rate", type=float, default=RATE, help="jobs a second of each user; default: %(default)s")
     parser.add_argument("--work-ms", type=float, default=WORK_MS, help="how long a job waits; default: %(default)s")
     parser.add_argument("--slow-ms", type=float, default=SLOW_MS, help="to a slow broker; default: %(default)s")
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="of each worker; default: %(default)s")

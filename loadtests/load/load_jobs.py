@@ -17,7 +17,7 @@ from greenq.middleware import CurrentMessage
 from greenq.results import ResultBackend, Results
 from greenq.results.backends import RedisBackend, SqliteBackend
 
-#: ``redis://...``, or ``sqlite:///path``. Default: the URL of the broker.
+#: ``redis://...``, or ``sqlite:///path``. Default: the URL of the broker, which has to be Redis then.
 RESULTS_VARIABLE = "LOADTEST_RESULTS_URL"
 
 

@@ -25,6 +25,10 @@ class Scenario(NamedTuple):
     befalls: str = ""
 
 
+#: A load where nobody says otherwise: how long, how many users, and how many jobs each of them sends a second.
+SECONDS, USERS, RATE = 60, 100, 2
+#: How long a job waits, and how long a sleeper's.
+WORK_MS, SLEEP_MS = 20, 20_000
 #: The users between bursts and in one, as shares of all.
 CALM, CROWDED = 0.2, 2.0
 #: When bursts begin and end, in shares of the time.

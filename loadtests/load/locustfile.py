@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 import gevent
 import gevent.pool
+import load_scenarios
 import locust.stats
 from load_jobs import broker, results, sleep, work
 from load_ledger import Ledger, now
-from load_scenarios import SCENARIOS
 from locust import LoadTestShape, User, events, task
 
 import greenq
@@ -29,10 +29,17 @@ import greenq
 #: What drive.py says: the scenario, how many seconds it takes, how many users there are at most, how
 #: many jobs each of them sends a second, and how many milliseconds each kind of job takes.
 PREFIX = "LOADTEST_"
-DEFAULTS = {"SCENARIO": "steady", "SECONDS": "60", "USERS": "100", "RATE": "5", "WORK_MS": "20", "SLEEP_MS": "20000"}
-_said = {name: os.environ.get(PREFIX + name, default) for name, default in DEFAULTS.items()}
+DEFAULTS = {
+    "SCENARIO": "steady",
+    "SECONDS": load_scenarios.SECONDS,
+    "USERS": load_scenarios.USERS,
+    "RATE": load_scenarios.RATE,
+    "WORK_MS": load_scenarios.WORK_MS,
+    "SLEEP_MS": load_scenarios.SLEEP_MS,
+}
+_said = {name: os.environ.get(PREFIX + name, str(default)) for name, default in DEFAULTS.items()}
 
-SCENARIO = SCENARIOS[_said["SCENARIO"]]
+SCENARIO = load_scenarios.SCENARIOS[_said["SCENARIO"]]
 SECONDS = float(_said["SECONDS"])
 USERS = int(_said["USERS"])
 RATE = float(_said["RATE"])

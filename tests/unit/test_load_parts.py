@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import socket
 import sys
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from tests.support.command import ROOT
 from tests.support.waiting import PATIENCE_S
+
+LOADTESTS_PAGE = (ROOT / "loadtests/README.md").read_text()
 
 
 @pytest.fixture
@@ -95,6 +98,22 @@ def test_a_burst_is_ten_times_the_calm_and_comes_three_times(load):
     assert set(crowds) == {0.2, 2.0}
     assert crowds.count(2.0) == 30
     assert sum(before < after for before, after in pairwise(crowds)) == 3
+
+
+def test_the_page_names_each_variable_of_the_users():
+    users = (ROOT / "loadtests/load/locustfile.py").read_text()
+    variables = re.findall(r'^    "([A-Z_]+)": ', users, re.MULTILINE)
+
+    assert len(variables) == 6
+    assert [each for each in variables if f"LOADTEST_{each}" not in LOADTESTS_PAGE] == []
+
+
+def test_the_page_says_what_each_program_is_for():
+    folder = ROOT / "loadtests"
+    programs = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if "__pycache__" not in path.parts}
+    by_folder = {each for each in programs if each.startswith(("benchmarks/apps/", "benchmarks/figures/"))}
+
+    assert {each for each in programs - by_folder if f"]({each})" not in LOADTESTS_PAGE} == set()
 
 
 def test_whoever_ran_a_job_lately_is_at_work(load, tmp_path):
