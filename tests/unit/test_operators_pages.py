@@ -241,6 +241,21 @@ def test_the_figures_of_sizing_are_those_of_the_benchmarks():
     assert len(rows) == 3
 
 
+def test_the_figures_in_sentences_are_those_of_the_benchmarks():
+    brokers, production = (" ".join(page(name).split()) for name in ("brokers.md", "production.md"))
+    found = measured()
+    added = round((float(found["Redis"]["two processes, times one"].removesuffix(" x")) - 1) * 100)
+    of_rabbitmq = found["RabbitMQ"]["RabbitMQ's CPU a no-op job"]
+    noop, nap = (
+        sorted(round(float(found[broker][f"worker's CPU a {job}"].removesuffix(" µs"))) for broker in found)
+        for job in ("no-op job", "job of 100 ms")
+    )
+
+    assert f"A second process on Redis adds {added} %;" in brokers
+    assert f"a message costs the server more CPU ({of_rabbitmq}) than the worker" in brokers
+    assert f"{noop[0]} to {noop[-1]} µs for a no-op one, {nap[0]} to {nap[-1]} µs for one that waits" in production
+
+
 # -- alerts
 
 
