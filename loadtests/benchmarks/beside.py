@@ -5,8 +5,8 @@
 
 Makes an environment for each queue, in its newest release; then measures all figures of all queues, several
 times, each on a Redis server of its own that is empty at first. Prints the tables that docs/benchmarks.md
-shows, and writes them there when told so. What cannot be measured is in the tables with the reason. All that
-was started ends with it.
+shows, and writes them there when told so. What cannot be had is in the tables with the reason, what failed
+in some runs with their number. All that was started ends with it.
 """
 
 from __future__ import annotations
@@ -74,16 +74,19 @@ class Outcome:
             return self.failures.get((peer.name, measure)) or peer.without.get(measure, "not measured")
         if math.isinf(max(values)):
             return f"not all within {LATE_S} s"
+        # What was seen in one run of three is no median of three.
+        failed = len(self.runs[peer.name]) - len(values)
+        less = f", failed in {failed} of {failed + len(values)} runs" if failed else ""
         cell = shown(statistics.median(values))
         if peer.name == OURS or not column.has_ratios:
-            return cell + (" · 1.0" if column.has_ratios else "") + _spread(values)
+            return cell + (" · 1.0" if column.has_ratios else "") + _spread(values) + less
         # Of the same run: what the machine had to do meanwhile was the same.
         ratios = [
             run[figure] / ours[figure]
             for run, ours in zip(self.runs[peer.name], self.runs.get(OURS, []), strict=False)
             if figure in run and ours.get(figure, 0) > 0
         ]
-        return f"{cell} · {shown(statistics.median(ratios))}{_spread(ratios)}" if ratios else cell
+        return (f"{cell} · {shown(statistics.median(ratios))}{_spread(ratios)}" if ratios else cell) + less
 
     def _settings(self) -> str:
         lines = ["### What was run", "", "| | versions | delivery | configured |", "|---|---|---|---|"]
