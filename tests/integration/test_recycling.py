@@ -7,6 +7,7 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from tests.support import command as support
 from tests.support.command import enqueue, waiting, write_module
@@ -101,6 +102,7 @@ def test_a_reload_during_a_recycling_takes_its_place(run, folder):
     assert waiting(folder) == 0
 
 
+@pytest.mark.in_time
 def test_memory_is_bounded_and_work_goes_on_where_each_job_leaks(run, folder):
     jobs, limit_mib = 500, 100
     for number in range(jobs):

@@ -309,6 +309,7 @@ def is_busy(client):
     return False
 
 
+@pytest.mark.in_time
 def test_a_script_that_never_ends_is_an_outage_until_it_is_killed(open_broker, start, outage_lines):
     with redis_server(busy_reply_threshold="100") as server:
         jobs, producer = Jobs(open_broker(port=server.port)), Jobs(open_broker(port=server.port))

@@ -134,6 +134,7 @@ def test_a_planned_failover_in_the_middle_of_a_load_loses_nothing_that_was_repli
     assert len(lines(caplog, "The broker is back")) == 1
 
 
+@pytest.mark.in_time
 def test_a_producer_leaves_an_old_master_that_goes_on_as_if_nothing_had_happened(servers, broker):
     send(broker, 1)
     servers.slow_down()

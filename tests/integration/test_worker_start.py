@@ -219,6 +219,7 @@ def test_a_reload_while_the_broker_is_away_is_given_up_and_ends_nothing(run, ser
     assert len(command.matches("could not start")) == 1
 
 
+@pytest.mark.in_time
 def test_a_stop_beside_a_broker_that_stands_still_ends_in_its_time(run, server):
     command = run("app", "-p", "1", "--worker-shutdown-timeout", "1s")
     enqueue(server, "say", "hello")
@@ -318,6 +319,7 @@ def test_the_lease_of_the_command_line_holds_for_a_file(run, folder):
     assert 0 < until_ms - time.time() * 1000 <= 2000
 
 
+@pytest.mark.in_time
 def test_what_a_machine_held_that_died_is_run_elsewhere_after_the_lease(run, server):
     first = run("app", "-p", "1", "--lease", "1s")
     first.wait_until_ready()

@@ -306,6 +306,7 @@ def test_a_paused_worker_starts_nothing_until_it_is_resumed(broker, start):
     happens(ran)
 
 
+@pytest.mark.in_time
 def test_stopping_is_in_time_with_more_verdicts_than_the_broker_takes(broker, start, monkeypatch):
     ended = []
 
