@@ -81,13 +81,13 @@ def test_the_clock_stops_when_the_actor_returns(broker, start):
 
     class SlowHook(greenq.Middleware):
         def after_process_message(self, broker, message, *, result=None, exception=None):
-            for _ in range(30):
+            for _ in range(130):
                 time.sleep(0.01)
             hook_ended.set()
 
     broker.add_middleware(SlowHook())
 
-    @greenq.actor(broker=broker, max_retries=0, time_limit=100)
+    @greenq.actor(broker=broker, max_retries=0, time_limit=1000)
     def work():
         pass
 
