@@ -62,14 +62,6 @@ def test_the_dockerfile_of_the_page_is_that_of_the_example():
     assert shown == re.sub(r"^#.*\n", "", example, flags=re.MULTILINE)
 
 
-def test_the_commands_of_the_page_are_such_that_there_are():
-    shown = re.findall(r"greenq-worker --[^`\n]*", PAGE.read_text())
-
-    assert len(shown) == 2
-    for command in shown:
-        assert asked_for(command.split(), {}).broker == "myapp"
-
-
 # -- Kubernetes
 
 

@@ -108,7 +108,9 @@ def of_scripts():
     """What commands give to programs of this checkout that read arguments: by kind and name, these."""
     found = {}
     for given in (each.values[0].words for each in COMMANDS):
-        if len(given) > 2 and Path(given[0]).name == "python":
+        if given[0].endswith("examples/linkcheck/run"):
+            found.setdefault(("-m", "examples.linkcheck"), []).append(given[1:])
+        elif len(given) > 2 and Path(given[0]).name == "python":
             if given[1] == "-m" and given[2].startswith("examples."):
                 found.setdefault(("-m", given[2]), []).append(given[3:])
             elif given[1].startswith("loadtests/"):
@@ -149,7 +151,9 @@ def test_files_and_extras_that_commands_on_a_page_name_exist(page):
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     words = [word for line in shown(page) for word in shlex.split(line, comments=True)]
-    files = [word for word in words if re.match(r"(\./|loadtests/|docs/|examples/)\w", word) and "_build" not in word]
+    files = [
+        word for word in words if re.match(r"(\./|loadtests/|docs/|examples/|tests/)\w", word) and "_build" not in word
+    ]
     extras = re.findall(r"(?:greenq|'\.)\[([a-z,]+)\]", page.read_text())
 
     assert [each for each in files if not (ROOT / each).exists()] == []
