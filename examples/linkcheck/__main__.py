@@ -289,11 +289,10 @@ def last_words(log: Path) -> str:
 
 
 def queue_is_empty() -> bool:
-    """Whether no job is waiting or delayed; False where the broker cannot tell."""
+    """Whether no job waits, runs or is delayed; on RabbitMQ it may be that some run."""
     from . import crawl
 
-    tell = getattr(crawl.broker, "get_queue_message_counts", None)
-    return tell is not None and not any(tell(crawl.QUEUE)[:2])
+    return not any(crawl.broker.get_queue_message_counts(crawl.QUEUE)[:2])
 
 
 def report(
