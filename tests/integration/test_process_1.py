@@ -32,7 +32,7 @@ import subprocess
 
 @greenq.actor
 def leave_a_child():
-    subprocess.run(["sh", "-c", "sleep 1 &"])
+    subprocess.run(["sh", "-c", "sleep 600 &"])
     log.info("left a child, in a job of %d, whose parent is %d", os.getpid(), os.getppid())
 """
 )
@@ -86,6 +86,7 @@ def test_as_process_1_it_reaps_what_jobs_leave_behind(command, tmp_path):
         return bool(orphans)
 
     until(is_adopted)
+    orphans[0].kill()
     until(lambda: not orphans[0].is_running())  # a zombie would be
 
     first(command).send_signal(signal.SIGTERM)
