@@ -239,9 +239,11 @@ def main() -> int:
     types = Lane("types", "mypy")
     if not can_be_collected():
         return tell([types]) or 1
-    lanes = {f"{name}, {lane}": given for name, world in WORLDS.items() for lane, given in world.lanes().items()}
-    # First what may wait longest for one thing.
-    lanes = {**WORLDS["threads"].chaos(), **WORLDS["threads"].image(), **lanes}
+    worlds = reversed(WORLDS.items())
+    lanes = {f"{name}, {lane}": given for name, world in worlds for lane, given in world.lanes().items()}
+    # Last what takes the least, so that no processor waits long for the last of them.
+    lanes.update(WORLDS["threads"].chaos())
+    lanes.update(WORLDS["threads"].image())
     done = [types, *run(lanes)]
     for name, world in WORLDS.items():
         done += run({f"{name}, in time": world.in_time()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from greenq.brokers.sqlite import SqliteBroker
 from greenq.message import Message
 from tests.support.command import enqueue, waiting
@@ -90,11 +92,12 @@ def test_two_thousand_coroutines_sleep_at_once_in_one_process(run, folder):
     assert waiting(folder) == 0
 
 
+@pytest.mark.in_time
 def test_a_thousand_coroutines_are_cut_at_their_time_limit(run, folder):
     enqueue_many(folder, 1000, "overstay", 1000)
     command = run("app", "-p", "1", "-c", "1000")
 
-    # The goal is 50 ms, which is a matter of the benchmark. The bound is for a machine that does much else.
+    # The goal is 50 ms, which is a matter of the benchmark. A job looks at the clock a moment after its limit began.
     ((earliest, p99),) = command.wait_for(r"earliest (-?\d+) ms, p99 (\d+) ms")
     assert int(earliest) >= -10
     assert int(p99) < 3000
