@@ -247,7 +247,7 @@ class Company:
             left = {name: each for name, each in found.items() if each.ready or each.reserved or each.delayed}
             if not left or time.monotonic() > deadline:
                 return [f"{name} still has {counts}" for name, counts in left.items()]
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks: no server tells when a queue has become empty
 
     def summary(self) -> str:
         """What happened, in a line."""

@@ -206,7 +206,7 @@ class RabbitmqServer:
             # On a busy machine a node may be too slow for the handshake. Nothing was evaluated then.
             if "failed to connect to node" not in done.stdout + done.stderr or time.monotonic() >= ends:
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two tries: a node that is busy tells nobody when it is not
         answer = re.fullmatch(r"\{ok, (.*)\}", done.stdout.strip(), re.DOTALL)
         assert answer, done.stdout + done.stderr
         return answer[1]
